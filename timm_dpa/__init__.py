@@ -1,0 +1,42 @@
+"""Vehicle re-identification from drones as timm models.
+
+`import timm_dpa` registers the models: `timm.create_model('dpa_resnet50')`.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from .attention import ChannelPoolingAttention, DualPoolingAttention, SpatialPoolingAttention, create_stage_attn
+from .dpa_resnet import ReIDResNet
+from .odconv import ODConv2d
+from .pooling import AvgPool, GeMPool, MinPool, SoftPool
+
+try:
+    __version__ = version('timm-dpa')
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = '0.0.0'
+
+__all__ = [
+    'AvgPool',
+    'ChannelPoolingAttention',
+    'DualPoolingAttention',
+    'FeatureExtractor',
+    'GeMPool',
+    'MinPool',
+    'ODConv2d',
+    'ReIDResNet',
+    'SoftPool',
+    'SpatialPoolingAttention',
+    'create_stage_attn',
+    'init_backbone',
+]
+
+_LAZY = {'FeatureExtractor': 'features', 'init_backbone': 'init_weights'}
+
+
+def __getattr__(name: str):
+    # what most programs do not need does not slow down the import
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(f'.{_LAZY[name]}', __name__), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

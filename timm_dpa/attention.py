@@ -1,0 +1,317 @@
+"""Attention modules that refine the feature map of a whole ResNet stage: the paper's three and the four it compares with.
+
+All of them map `(B, C, H, W)` to `(B, C, H, W)`. Guo et al., "A novel dual-pooling attention module for UAV vehicle
+re-identification", Scientific Reports 2024. Parameters of the paper's modules carry the names of the authors' released
+checkpoints (`fc1`, `bn1`, `fc2`, `bn2` are the two OBR blocks).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import create_attn, to_2tuple
+from torch import nn
+
+from .odconv import ODConv2d, product_over_channels
+from .pooling import PoolingPair, SoftPool
+
+torch.fx.wrap('product_over_channels')  # a leaf here too
+
+__all__ = [
+    'ATTN_LAYERS',
+    'ChannelPoolingAttention',
+    'DualPoolingAttention',
+    'SpatialPoolingAttention',
+    'create_stage_attn',
+]
+
+
+class ChannelPoolingAttention(nn.Module):
+    """Channel-pooling attention, CpA (eq. 5-8, fig. 3a): `x * gate(x)`.
+
+    `gate(x) = sigmoid(OBR(OBR((avg + soft) * (gem - min))) + x)`, pooled over positions; OBR is a 3 x 3
+    omni-dimensional dynamic convolution, batch norm and ReLU, with `C / reduction` channels in the middle.
+
+    Args:
+        channels: number C of channels.
+        reduction: C is divided by it between the two OBR blocks (at least 1 channel is kept).
+        kernel_num: candidate kernels of each dynamic convolution.
+        gem_p: exponent of the generalised mean; the released code uses 1.
+        gem_learnable: train that exponent.
+        soft_kernel: window of the soft pooling. 1 is the identity, as in the released code; 3 pools 3 x 3 windows.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 16,
+        kernel_num: int = 1,
+        gem_p: float = 1.0,
+        gem_learnable: bool = False,
+        soft_kernel: int = 1,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        dd = {'device': device, 'dtype': dtype}
+        hidden = _hidden_channels(channels, reduction)
+        self.pool = PoolingPair(gem_p, gem_learnable, over='positions', **dd)
+        self.soft_pool = SoftPool(soft_kernel)
+        self.fc1 = ODConv2d(channels, hidden, 3, padding=1, kernel_num=kernel_num, **dd)
+        self.bn1 = nn.BatchNorm2d(hidden, **dd)
+        self.fc2 = ODConv2d(hidden, channels, 3, padding=1, kernel_num=kernel_num, **dd)
+        self.bn2 = nn.BatchNorm2d(channels, **dd)
+        self.relu = nn.ReLU(inplace=True)
+
+    def gate(self, x: torch.Tensor) -> torch.Tensor:
+        """X' of eq. 8, the shape of `x`, in 0..1."""
+        # eq. 5-7, (avg + soft) * (gem - min), are an affine map of each channel of soft: fc1 applies it
+        avg, contrast = self.pool(x)
+        avg, contrast = avg.flatten(1), contrast.flatten(1)
+        soft = self.soft_pool(x)
+        soft_mean = avg if self.soft_pool.kernel_size == 1 else soft.mean((2, 3))
+        pooled = self.fc1.forward_affine(soft, soft_mean, scale=contrast, shift=avg * contrast)
+        pooled = self.relu(self.bn1(pooled))
+        pooled = self.relu(self.bn2(self.fc2(pooled)))
+        return (x + pooled).sigmoid_()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.gate(x)
+
+
+class SpatialPoolingAttention(nn.Module):
+    """Spatial-pooling attention, SpA (eq. 9-12, fig. 3b): `x * gate(x)`.
+
+    The map is pooled over channels to two descriptors per position, `conv2(avg + soft)` and `gem - min`. `conv1`
+    weighs all of them (2HW values) into C channels, two OBR blocks on 1 x 1 maps follow, and
+    `gate(x) = sigmoid(OBR(OBR(conv1(descriptors))) + x)`.
+
+    A weight per position fixes the map's size. Here the weights live on a base grid, and the descriptors of a map of
+    another size are resampled to it (bilinear), so that any image size works. A checkpoint of another grid is
+    resampled on load, by the transpose of the same interpolation: the loaded module computes on maps of its own grid
+    what the saved one computes on them.
+
+    Args:
+        channels: number C of channels.
+        grid_size: height and width of the base grid; 16 for stage 3 of a ResNet at 256 x 256.
+        reduction, kernel_num, gem_p, gem_learnable, soft_kernel: as in `ChannelPoolingAttention`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        grid_size: int | tuple[int, int] = 16,
+        reduction: int = 16,
+        kernel_num: int = 1,
+        gem_p: float = 1.0,
+        gem_learnable: bool = False,
+        soft_kernel: int = 1,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        dd = {'device': device, 'dtype': dtype}
+        self.grid_size: tuple[int, int] = to_2tuple(grid_size)
+        if min(self.grid_size) < 1:
+            raise ValueError(f'grid_size must be at least 1, not {grid_size}')
+        hidden = _hidden_channels(channels, reduction)
+        self.pool = PoolingPair(gem_p, gem_learnable, over='channels', **dd)
+        self.soft_pool = SoftPool(soft_kernel)
+        self.conv2 = nn.Conv2d(channels, 1, 1, bias=False, **dd)
+        self.conv1 = nn.Conv2d(2 * self.grid_size[0] * self.grid_size[1], channels, 1, bias=False, **dd)
+        # 3 x 3 kernels on 1 x 1 maps: only the centre tap counts, the others are kept for the released checkpoints
+        self.fc1 = ODConv2d(channels, hidden, 3, padding=1, kernel_num=kernel_num, **dd)
+        self.bn1 = nn.BatchNorm1d(hidden, **dd)
+        self.fc2 = ODConv2d(hidden, channels, 3, padding=1, kernel_num=kernel_num, **dd)
+        self.bn2 = nn.BatchNorm1d(channels, **dd)
+        self.relu = nn.ReLU(inplace=True)
+
+    def gate(self, x: torch.Tensor) -> torch.Tensor:
+        """X'' of eq. 12, the shape of `x`, in 0..1."""
+        # conv2 is linear: the average is the same in every channel and takes no pass over the map of its own
+        weighed = product_over_channels(self.soft_pool(x), self.conv2.weight.flatten(1))
+        avg, contrast = self.pool(x)
+        descriptors = torch.cat([weighed + avg * self.conv2.weight.sum(), contrast], dim=1)
+        # exact where the size is the grid's already; no test of the size, which tracing would freeze
+        descriptors = F.interpolate(descriptors, size=self.grid_size, mode='bilinear', align_corners=False)
+        pooled = F.linear(descriptors.flatten(1), self.conv1.weight.flatten(1))
+        pooled = self.relu(self.bn1(self.fc1.forward_pooled(pooled)))
+        pooled = self.relu(self.bn2(self.fc2.forward_pooled(pooled)))
+        return (x + pooled[:, :, None, None]).sigmoid_()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.gate(x)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        key = prefix + 'conv1.weight'
+        if key in state_dict and state_dict[key].shape[1] != self.conv1.in_channels:
+            state_dict[key] = _resample_position_weights(state_dict[key], self.grid_size, key)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        return f'grid_size={self.grid_size}'
+
+
+class DualPoolingAttention(nn.Module):
+    """Dual-pooling attention, DpA: channel and spatial pooling attention in parallel, `x * cpa.gate(x) * spa.gate(x)`.
+
+    Args:
+        channels: number C of channels.
+        grid_size: base grid of `SpatialPoolingAttention`.
+        reduction, kernel_num, gem_p, gem_learnable, soft_kernel: of both, as in `ChannelPoolingAttention`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        grid_size: int | tuple[int, int] = 16,
+        reduction: int = 16,
+        kernel_num: int = 1,
+        gem_p: float = 1.0,
+        gem_learnable: bool = False,
+        soft_kernel: int = 1,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        shared = {
+            'reduction': reduction,
+            'kernel_num': kernel_num,
+            'gem_p': gem_p,
+            'gem_learnable': gem_learnable,
+            'soft_kernel': soft_kernel,
+            'device': device,
+            'dtype': dtype,
+        }
+        self.spa = SpatialPoolingAttention(channels, grid_size=grid_size, **shared)
+        self.cpa = ChannelPoolingAttention(channels, **shared)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x * self.spa.gate(x)).mul_(self.cpa.gate(x))
+
+
+def _hidden_channels(channels: int, reduction: int) -> int:
+    if reduction < 1:
+        raise ValueError(f'reduction must be at least 1, not {reduction}')
+    return max(channels // reduction, 1)
+
+
+def _resample_position_weights(weight: torch.Tensor, grid: tuple[int, int], key: str) -> torch.Tensor:
+    """`(C, 2 * h * w, 1, 1)` of another grid to that of `grid`, see `SpatialPoolingAttention`."""
+    positions = weight.shape[1] // 2
+    height = round((positions * grid[0] / grid[1]) ** 0.5)
+    if height < 1 or 2 * height * (positions // height) != weight.shape[1]:
+        raise ValueError(
+            f'{key}: {weight.shape[1]} weights are not two per position of a grid shaped like {grid[0]} x {grid[1]}; '
+            'give attn_args={"grid_size": (height, width)} of the checkpoint'
+        )
+    source = (height, positions // height)
+    # one image per target position, all 0 but there: the columns of the interpolation target -> source
+    basis = torch.eye(grid[0] * grid[1], dtype=torch.float32, device=weight.device).view(-1, 1, *grid)
+    columns = F.interpolate(basis, size=source, mode='bilinear', align_corners=False).flatten(1)
+    resampled = weight.float().view(weight.shape[0], 2, positions) @ columns.T
+    return resampled.to(weight.dtype).view(weight.shape[0], -1, 1, 1)
+
+
+def _squeeze_excitation(channels: int, grid_size, rd_ratio: float = 1 / 16, rd_divisor: int = 1, **kwargs) -> nn.Module:
+    """SE (Hu et al., CVPR 2018) is timm's `SEModule`. Reduction 16 to the channel, where timm rounds to a multiple of
+    8; both layers have biases, as in the SE authors' code (the paper's eq. 3 writes none).
+    """
+    return create_attn('se', channels, rd_ratio=rd_ratio, rd_divisor=rd_divisor, **kwargs)
+
+
+def _cbam(channels: int, grid_size, rd_ratio: float = 1 / 16, **kwargs) -> nn.Module:
+    """CBAM (Woo et al., ECCV 2018) is timm's `CbamModule`: shared MLP without biases, reduction 16, mean and maximum,
+    then a 7 x 7 convolution. As in the CBAM authors' code it is followed by a batch norm, which the paper's eq. 3 lacks.
+    """
+    return create_attn('cbam', channels, rd_ratio=rd_ratio, **kwargs)
+
+
+def _coordinate_attention(
+    channels: int,
+    grid_size,
+    rd_ratio: float = 1 / 16,
+    rd_divisor: int = 1,
+    se_factor: float = 1.0,
+    **kwargs,
+) -> nn.Module:
+    """Coordinate attention, CA (Hou et al., CVPR 2021) is timm's `CoordAttn` at reduction 16, as in the comparison of
+    the DpA paper: timm shrinks the ratio by 2/3 and rounds to a multiple of 8, the CA paper itself uses 32. Its three
+    convolutions have no bias and h-swish follows the batch norm.
+    """
+    return create_attn('coord', channels, rd_ratio=rd_ratio, rd_divisor=rd_divisor, se_factor=se_factor, **kwargs)
+
+
+def _non_local(
+    channels: int,
+    grid_size,
+    rd_ratio: float = 1 / 2,
+    rd_divisor: int = 1,
+    use_scale: bool = False,
+    rd_channels: int | None = None,
+    device=None,
+    dtype=None,
+) -> nn.Module:
+    """Non-local block (Wang et al., CVPR 2018), embedded Gaussian, is timm's `NonLocalAttn` with C/2 inner channels
+    and unscaled products, as in the paper (timm: C/8, products times C ** -0.5). The batch norm after the last
+    convolution starts at weight 0, so that the block starts as the identity.
+    """
+    # no **kwargs: timm's module would ignore a misspelt option
+    return create_attn(
+        'nl',
+        channels,
+        rd_ratio=rd_ratio,
+        rd_divisor=rd_divisor,
+        use_scale=use_scale,
+        rd_channels=rd_channels,
+        device=device,
+        dtype=dtype,
+    )
+
+
+def _channel_pooling(channels: int, grid_size, **kwargs) -> nn.Module:
+    return ChannelPoolingAttention(channels, **kwargs)
+
+
+#: name -> function of (channels, grid_size, **options) that builds the module
+ATTN_LAYERS = {
+    'dpa': DualPoolingAttention,
+    'cpa': _channel_pooling,
+    'spa': SpatialPoolingAttention,
+    'se': _squeeze_excitation,
+    'cbam': _cbam,
+    'ca': _coordinate_attention,
+    'nl': _non_local,
+}
+
+
+def create_stage_attn(
+    attn_layer: str, channels: int, grid_size: int | tuple[int, int] = 16, **attn_args: Any
+) -> nn.Module:
+    """Build the attention module of a stage.
+
+    | name | module | paper |
+    |---|---|---|
+    | `dpa` | `DualPoolingAttention` | Guo et al. 2024 |
+    | `cpa` | `ChannelPoolingAttention` | Guo et al. 2024 |
+    | `spa` | `SpatialPoolingAttention` | Guo et al. 2024 |
+    | `se` | `timm.layers.SEModule`, reduction 16 | Hu et al. 2018 |
+    | `cbam` | `timm.layers.CbamModule`, reduction 16 | Woo et al. 2018 |
+    | `ca` | `timm.layers.CoordAttn`, reduction 16 | Hou et al. 2021 |
+    | `nl` | `timm.layers.NonLocalAttn`, C/2 inner channels, no scaling | Wang et al. 2018 |
+
+    Args:
+        attn_layer: one of the names above.
+        channels: number of channels of the stage's output.
+        grid_size: base grid of `dpa` and `spa`, see `SpatialPoolingAttention`; the others have none.
+        attn_args: further options of the module's constructor, `device` and `dtype` included.
+
+    Raises:
+        ValueError: unknown `attn_layer`.
+        TypeError: an option that the module does not have.
+    """
+    if attn_layer not in ATTN_LAYERS:
+        raise ValueError(f'unknown attn_layer {attn_layer!r}; choose one of {", ".join(ATTN_LAYERS)}')
+    return ATTN_LAYERS[attn_layer](channels, grid_size=grid_size, **attn_args)

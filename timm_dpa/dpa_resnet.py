@@ -1,0 +1,335 @@
+"""ResNets for vehicle re-identification with attention after chosen stages.
+
+Guo et al., "A novel dual-pooling attention module for UAV vehicle re-identification", Scientific Reports 2024.
+The backbone is timm's ResNet with last stride 1; the head is GeM pooling, a batch-norm neck and a classifier without
+bias (He et al., "FastReID", 2020; Luo et al., "Bag of Tricks", CVPRW 2019).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import SelectAdaptivePool2d
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from torch import nn
+
+from .attention import create_stage_attn
+from .pooling import GeMPool
+
+__all__ = [
+    'GlobalGeMPool',
+    'ReIDResNet',
+    'ca_resnet18',
+    'ca_resnet50',
+    'cbam_resnet18',
+    'cbam_resnet50',
+    'cpa_resnet18',
+    'cpa_resnet50',
+    'dpa_resnet18',
+    'dpa_resnet50',
+    'nl_resnet18',
+    'nl_resnet50',
+    'reid_resnet18',
+    'reid_resnet50',
+    'se_resnet18',
+    'se_resnet50',
+    'spa_resnet18',
+    'spa_resnet50',
+]
+
+
+class GlobalGeMPool(GeMPool):
+    """GeM over all positions with one learnable exponent, `(B, C, H, W)` to `(B, C)`, with timm's pooling interface."""
+
+    def __init__(self, p: float = 3.0, device=None, dtype=None) -> None:
+        super().__init__(p, learnable=True, flatten=True, device=device, dtype=dtype)
+        self.pool_type = 'gem'
+
+    def feat_mult(self) -> int:
+        return 1
+
+
+class ReIDResNet(ResNet):
+    """timm's ResNet as a re-identification network.
+
+    The embedding, the output with `num_classes=0` and of `forward_head(x, pre_logits=True)`, is taken after the neck
+    and is not normalised. A classifier of `num_classes` identities follows it for training.
+
+    Args:
+        block, layers: as in timm's `ResNet`, and so are all arguments that are not listed here.
+        attn_layer: attention after the stages of `attn_stages`, a name of `create_stage_attn`; None for none.
+        attn_stages: stages 1-4 that end with an attention, in any combination (table 5 of the paper).
+        attn_args: further options of the attention, such as `{'kernel_num': 4}`. `dpa` and `spa` get the base grid of
+            their stage at 256 x 256 pixels unless `grid_size` is given.
+        last_stride: stride of stage 4, 1 (no dilation) or 2.
+        stem_pool_ceil: max-pool of the stem without padding in ceil mode, as in the released code and FastReID; else
+            timm's with padding, which ImageNet weights expect.
+        global_pool: `'gem'`, a pooling of timm (`'avg'`, `'max'`, `'avgmax'`, `'catavgmax'`), or `''` for none, which
+            makes the output a map `(B, C, H, W)`.
+
+    Raises:
+        ValueError: unknown `attn_layer`, a stage outside of 1-4, or another `last_stride`.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        layers: tuple[int, ...],
+        num_classes: int = 0,
+        global_pool: str = 'gem',
+        attn_layer: str | None = None,
+        attn_stages: int | Sequence[int] = (3,),
+        attn_args: dict[str, Any] | None = None,
+        last_stride: int = 1,
+        stem_pool_ceil: bool = False,
+        device=None,
+        dtype=None,
+        **kwargs: Any,
+    ) -> None:
+        stages = (attn_stages,) if isinstance(attn_stages, int) else tuple(attn_stages)
+        if len(set(stages)) != len(stages) or not set(stages) <= {1, 2, 3, 4}:
+            raise ValueError(f'attn_stages must be different stages of 1, 2, 3, 4, not {attn_stages!r}')
+        if last_stride not in (1, 2):
+            raise ValueError(f'last_stride must be 1 or 2, not {last_stride!r}')
+        dd = {'device': device, 'dtype': dtype}
+        super().__init__(block, layers, num_classes=0, global_pool='avg', **kwargs, **dd)
+
+        if stem_pool_ceil:
+            self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True)
+        if last_stride == 1:
+            self._remove_last_stride()
+        for stage in sorted(stages) if attn_layer is not None else ():
+            info = self.feature_info[stage]
+            # inside the stage, where everything that timm does with stages includes it
+            self.get_submodule(info['module']).add_module(
+                'attn',
+                create_stage_attn(
+                    attn_layer, info['num_chs'], **{'grid_size': 256 // info['reduction'], **(attn_args or {})}, **dd
+                ),
+            )
+
+        self.has_neck = False
+        self.neck: nn.Module = nn.Identity()
+        self._build_head(num_classes, global_pool)
+
+    def _remove_last_stride(self) -> None:
+        first = self.layer4[0]
+        for module in first.modules():
+            if isinstance(module, nn.Conv2d):
+                module.stride = (1, 1)
+        first.stride = 1
+        self.feature_info[4]['reduction'] = self.feature_info[3]['reduction']
+
+    def _build_head(self, num_classes: int, global_pool: str) -> None:
+        dd = {'device': self.conv1_weight().device, 'dtype': self.conv1_weight().dtype}
+        if global_pool != self.global_pool.pool_type:
+            if global_pool == 'gem':
+                self.global_pool = GlobalGeMPool(**dd)
+            else:
+                self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
+        width = self.num_features * self.global_pool.feat_mult()
+        if not global_pool:
+            self.neck = nn.Identity()
+        elif not self.has_neck or width != self.head_hidden_size:
+            # without a bias: embeddings of a cosine metric want no offset, the released one is frozen at 0
+            self.neck = nn.BatchNorm1d(width, **dd)
+            self.neck.register_parameter('bias', None)
+        self.has_neck = bool(global_pool)
+        self.num_classes = num_classes
+        self.head_hidden_size = width
+        if num_classes > 0:
+            self.fc = nn.Linear(width, num_classes, bias=False, **dd)
+            nn.init.normal_(self.fc.weight, std=0.01)
+        else:
+            self.fc = nn.Identity()
+
+    def conv1_weight(self) -> torch.Tensor:
+        """Weight of the first convolution, of a deep stem as well; its device and dtype are the model's."""
+        return next(self.conv1.parameters())
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the classifier, and the pooling where `global_pool` is another one.
+
+        Pooling and neck keep what they learnt unless their kind or width changes. New parts take over device, dtype
+        and mode, and a new neck and pooling are frozen where the old neck was.
+        """
+        frozen = self.has_neck and not any(p.requires_grad for p in self.neck.parameters())
+        old = {id(p) for p in (*self.global_pool.parameters(), *self.neck.parameters())}
+        self._build_head(num_classes, self.global_pool.pool_type if global_pool is None else global_pool)
+        for module in (self.global_pool, self.neck, self.fc):
+            module.train(self.training)
+        if frozen:
+            for parameter in (*self.global_pool.parameters(), *self.neck.parameters()):
+                if id(parameter) not in old:
+                    parameter.requires_grad_(False)
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns that group parameters by depth; the attention of a stage comes last in it."""
+        stages = r'^layer(\d+)' if coarse else [(r'^layer(\d+)\.(\d+)', None), (r'^layer(\d+)\.attn', (99,))]
+        return {'stem': r'^conv1|bn1|maxpool', 'blocks': stages}
+
+    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """From the last map `(B, C, H, W)` the embedding `(B, head_hidden_size)`, or the logits `(B, num_classes)`."""
+        x = self.global_pool(x)
+        if self.has_neck and self.neck.training:
+            torch._assert(
+                x.shape[0] > 1,
+                'the batch-norm neck sees one value per image, so that a training batch needs at least 2 images; use a '
+                'larger batch (drop_last=True), or freeze it with model.neck.eval()',
+            )
+        x = self.neck(x)
+        if self.drop_rate:
+            x = F.dropout(x, p=float(self.drop_rate), training=self.training)
+        return x if pre_logits else self.fc(x)
+
+
+_BLOCKS = {18: (BasicBlock, (2, 2, 2, 2)), 50: (Bottleneck, (3, 4, 6, 3))}
+
+
+def _create_reid_resnet(variant: str, pretrained: bool = False, **kwargs) -> ReIDResNet:
+    attn_layer, _, depth = variant.partition('_resnet')
+    block, layers = _BLOCKS[int(depth)]
+    model_args = {'block': block, 'layers': layers, 'attn_layer': None if attn_layer == 'reid' else attn_layer}
+    return build_model_with_cfg(ReIDResNet, variant, pretrained, **{**model_args, **kwargs})
+
+
+def _cfg(**kwargs) -> dict[str, Any]:
+    return {
+        'num_classes': 0,  # released weights carry no classifier
+        'input_size': (3, 256, 256),
+        'pool_size': (16, 16),
+        'crop_pct': 1.0,
+        'crop_mode': 'squash',
+        'interpolation': 'bicubic',
+        'mean': IMAGENET_DEFAULT_MEAN,
+        'std': IMAGENET_DEFAULT_STD,
+        'first_conv': 'conv1',
+        'classifier': 'fc',
+        'license': 'apache-2.0',
+        'paper_name': 'A novel dual-pooling attention module for UAV vehicle re-identification',
+        **kwargs,
+    }
+
+
+def _released_cfgs(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """`arch.tag` -> configuration of every set of weights in the manifest `weights.json`."""
+    return {
+        f'{entry["architecture"]}.{entry["tag"]}': _cfg(hf_hub_id=entry['hf_hub_id'], **entry.get('cfg', {}))
+        for entry in manifest['weights']
+    }
+
+
+_ARCHITECTURES = [
+    f'{attn}_resnet{depth}' for depth in _BLOCKS for attn in ('reid', 'dpa', 'cpa', 'spa', 'se', 'cbam', 'ca', 'nl')
+]
+_released = _released_cfgs(json.loads(files(__package__).joinpath('weights.json').read_text(encoding='utf-8')))
+default_cfgs = generate_default_cfgs(
+    {
+        **{arch: _cfg() for arch in _ARCHITECTURES if not any(name.startswith(f'{arch}.') for name in _released)},
+        **_released,
+    }
+)
+
+
+@register_model
+def reid_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
+    """ResNet-18 without attention: the baseline of the paper."""
+    return _create_reid_resnet('reid_resnet18', pretrained, **kwargs)
+
+
+@register_model
+def dpa_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
+    """ResNet-18 with dual-pooling attention (Guo et al. 2024) after stage 3."""
+    return _create_reid_resnet('dpa_resnet18', pretrained, **kwargs)
+
+
+@register_model
+def cpa_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
+    """ResNet-18 with channel-pooling attention (Guo et al. 2024) after stage 3."""
+    return _create_reid_resnet('cpa_resnet18', pretrained, **kwargs)
+
+
+@register_model
+def spa_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
+    """ResNet-18 with spatial-pooling attention (Guo et al. 2024) after stage 3."""
+    return _create_reid_resnet('spa_resnet18', pretrained, **kwargs)
+
+
+@register_model
+def se_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
+    """ResNet-18 with squeeze-and-excitation (Hu et al. 2018) after stage 3."""
+    return _create_reid_resnet('se_resnet18', pretrained, **kwargs)
+
+
+@register_model
+def cbam_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
+    """ResNet-18 with CBAM (Woo et al. 2018) after stage 3."""
+    return _create_reid_resnet('cbam_resnet18', pretrained, **kwargs)
+
+
+@register_model
+def ca_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
+    """ResNet-18 with coordinate attention (Hou et al. 2021) after stage 3."""
+    return _create_reid_resnet('ca_resnet18', pretrained, **kwargs)
+
+
+@register_model
+def nl_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
+    """ResNet-18 with a non-local block (Wang et al. 2018) after stage 3."""
+    return _create_reid_resnet('nl_resnet18', pretrained, **kwargs)
+
+
+@register_model
+def reid_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
+    """ResNet-50 without attention: the baseline of the paper."""
+    return _create_reid_resnet('reid_resnet50', pretrained, **kwargs)
+
+
+@register_model
+def dpa_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
+    """ResNet-50 with dual-pooling attention (Guo et al. 2024) after stage 3."""
+    return _create_reid_resnet('dpa_resnet50', pretrained, **kwargs)
+
+
+@register_model
+def cpa_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
+    """ResNet-50 with channel-pooling attention (Guo et al. 2024) after stage 3."""
+    return _create_reid_resnet('cpa_resnet50', pretrained, **kwargs)
+
+
+@register_model
+def spa_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
+    """ResNet-50 with spatial-pooling attention (Guo et al. 2024) after stage 3."""
+    return _create_reid_resnet('spa_resnet50', pretrained, **kwargs)
+
+
+@register_model
+def se_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
+    """ResNet-50 with squeeze-and-excitation (Hu et al. 2018) after stage 3."""
+    return _create_reid_resnet('se_resnet50', pretrained, **kwargs)
+
+
+@register_model
+def cbam_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
+    """ResNet-50 with CBAM (Woo et al. 2018) after stage 3."""
+    return _create_reid_resnet('cbam_resnet50', pretrained, **kwargs)
+
+
+@register_model
+def ca_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
+    """ResNet-50 with coordinate attention (Hou et al. 2021) after stage 3."""
+    return _create_reid_resnet('ca_resnet50', pretrained, **kwargs)
+
+
+@register_model
+def nl_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
+    """ResNet-50 with a non-local block (Wang et al. 2018) after stage 3."""
+    return _create_reid_resnet('nl_resnet50', pretrained, **kwargs)
