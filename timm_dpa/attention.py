@@ -1,4 +1,4 @@
-"""Attention modules that refine the feature map of a whole ResNet stage: the paper's three and the four it compares with.
+"""Attention modules that refine the output of a whole ResNet stage: the paper's three and the four it compares with.
 
 All of them map `(B, C, H, W)` to `(B, C, H, W)`. Guo et al., "A novel dual-pooling attention module for UAV vehicle
 re-identification", Scientific Reports 2024. Parameters of the paper's modules carry the names of the authors' released
@@ -224,7 +224,7 @@ def _squeeze_excitation(channels: int, grid_size, rd_ratio: float = 1 / 16, rd_d
 
 def _cbam(channels: int, grid_size, rd_ratio: float = 1 / 16, **kwargs) -> nn.Module:
     """CBAM (Woo et al., ECCV 2018) is timm's `CbamModule`: shared MLP without biases, reduction 16, mean and maximum,
-    then a 7 x 7 convolution. As in the CBAM authors' code it is followed by a batch norm, which the paper's eq. 3 lacks.
+    then a 7 x 7 convolution. A batch norm follows it, as in the CBAM authors' code; the paper's eq. 3 has none.
     """
     return create_attn('cbam', channels, rd_ratio=rd_ratio, **kwargs)
 

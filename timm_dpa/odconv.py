@@ -250,7 +250,7 @@ class ODConv2d(nn.Module):
         return x
 
     def _project(self, x: torch.Tensor, weight: torch.Tensor, kernels: torch.Tensor | None) -> torch.Tensor:
-        """Product over channels of `x` `(B, G * I, H, W)` with `weight` `(K, G * O, I)`, mixed by `kernels` `(B, K)`."""
+        """Product over channels, `x` `(B, G * I, H, W)` with `weight` `(K, G * O, I)` mixed by `kernels` `(B, K)`."""
         if kernels is None:
             return product_over_channels(x, weight[0], self.groups)
         batch, _, height, width = x.shape
