@@ -28,9 +28,10 @@ __all__ = [
     'SpatialPoolingAttention',
     'create_stage_attn',
     'init_backbone',
+    'load_weights',
 ]
 
-_LAZY = {'FeatureExtractor': 'features', 'init_backbone': 'init_weights'}
+_LAZY = {'FeatureExtractor': 'features', 'init_backbone': 'init_weights', 'load_weights': 'init_weights'}
 
 
 def __getattr__(name: str):

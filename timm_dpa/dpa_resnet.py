@@ -75,7 +75,7 @@ class ReIDResNet(ResNet):
             makes the output a map `(B, C, H, W)`.
 
     Raises:
-        ValueError: unknown `attn_layer`, a stage outside of 1-4, or another `last_stride`.
+        ValueError: unknown `attn_layer`, a stage outside of 1-4, another `last_stride`, a classifier without pooling.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class ReIDResNet(ResNet):
         stages = (attn_stages,) if isinstance(attn_stages, int) else tuple(attn_stages)
         if len(set(stages)) != len(stages) or not set(stages) <= {1, 2, 3, 4}:
             raise ValueError(f'attn_stages must be different stages of 1, 2, 3, 4, not {attn_stages!r}')
+        _check_classifier(num_classes, global_pool)
         if last_stride not in (1, 2):
             raise ValueError(f'last_stride must be 1 or 2, not {last_stride!r}')
         dd = {'device': device, 'dtype': dtype}
@@ -121,6 +122,12 @@ class ReIDResNet(ResNet):
 
     def _remove_last_stride(self) -> None:
         first = self.layer4[0]
+        if first.stride == 1:  # output_stride dilates instead
+            return
+        # pools that halve the map where timm is asked for an average (avg_down) or an anti-aliased (aa_layer) stride
+        first.aa = nn.Identity()
+        if isinstance(first.downsample, nn.Sequential) and isinstance(first.downsample[0], nn.AvgPool2d):
+            first.downsample[0] = nn.Identity()
         for module in first.modules():
             if isinstance(module, nn.Conv2d):
                 module.stride = (1, 1)
@@ -160,8 +167,11 @@ class ReIDResNet(ResNet):
         Pooling and neck keep what they learnt unless their kind or width changes. New parts take over device, dtype
         and mode, and a new neck and pooling are frozen where the old neck was.
         """
+        if global_pool is not None:
+            _check_classifier(num_classes, global_pool)
         frozen = self.has_neck and not any(p.requires_grad for p in self.neck.parameters())
-        old = {id(p) for p in (*self.global_pool.parameters(), *self.neck.parameters())}
+        # the values keep the parameters alive: a new one could take over the id of one that is gone
+        old = {id(p): p for p in (*self.global_pool.parameters(), *self.neck.parameters())}
         self._build_head(num_classes, self.global_pool.pool_type if global_pool is None else global_pool)
         for module in (self.global_pool, self.neck, self.fc):
             module.train(self.training)
@@ -189,6 +199,11 @@ class ReIDResNet(ResNet):
         if self.drop_rate:
             x = F.dropout(x, p=float(self.drop_rate), training=self.training)
         return x if pre_logits else self.fc(x)
+
+
+def _check_classifier(num_classes: int, global_pool: str) -> None:
+    if num_classes > 0 and not global_pool:
+        raise ValueError(f'num_classes={num_classes} needs a global_pool: a classifier takes no map')
 
 
 _BLOCKS = {18: (BasicBlock, (2, 2, 2, 2)), 50: (Bottleneck, (3, 4, 6, 3))}

@@ -30,11 +30,24 @@ def product_over_channels(x: torch.Tensor, weight: torch.Tensor, groups: int = 1
 
 
 @torch.fx.wrap
-def _like_format(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """`x` in the memory format of `other`. A leaf for torch.fx, which cannot trace the test."""
-    if other.is_contiguous():
-        return x
-    return x.contiguous(memory_format=torch.channels_last)
+def _fold_taps(
+    x: torch.Tensor,
+    channels: int,
+    kernel_size: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+) -> torch.Tensor:
+    """Shift the planes of each tap `(B, channels * taps, H, W)` into place and add them up to `(B, channels, H', W')`.
+
+    A convolution with one-hot kernels does it, stride and dilation included. A leaf for torch.fx, as above.
+    """
+    batch, planes, height, width = x.shape
+    taps = planes // channels
+    one_hot = torch.eye(taps, device=x.device, dtype=x.dtype).view(1, taps, kernel_size[0], kernel_size[1])
+    y = F.conv2d(x.reshape(batch * channels, taps, height, width), one_hot, None, stride, padding, dilation)
+    y = y.view(batch, channels, y.shape[2], y.shape[3])
+    return y if x.is_contiguous() else y.contiguous(memory_format=torch.channels_last)
 
 
 class ODConvAttention(nn.Module):
@@ -224,8 +237,10 @@ class ODConv2d(nn.Module):
             x = self._project(x, weight.transpose(2, 3).flatten(2), kernels)
         else:
             x = self._project(x, weight.transpose(2, 3).flatten(1, 2), kernels)
-            folded = self._fold(x.mul_(taps.repeat(1, self.out_channels)[:, :, None, None]))
-            x = _like_format(folded, x)
+            x = x.mul_(taps.repeat(1, self.out_channels)[:, :, None, None])
+            x = _fold_taps(
+                x, self.out_channels, (self.kernel_h, self.kernel_w), self.stride, self.padding, self.dilation
+            )
         if filters is not None:
             x = x.mul_(filters[:, :, None, None])
         return x
@@ -269,17 +284,6 @@ class ODConv2d(nn.Module):
                 top, left = i * self.dilation[0], j * self.dilation[1]
                 shifted.append(x[:, :, top : top + span_h : self.stride[0], left : left + span_w : self.stride[1]])
         return torch.cat(shifted, dim=1)
-
-    def _fold(self, x: torch.Tensor) -> torch.Tensor:
-        """Shift the planes of each tap `(B, C * taps, H, W)` into place and add them up to `(B, C, H', W')`.
-
-        A convolution with one-hot kernels does it, stride and dilation included.
-        """
-        batch, _, height, width = x.shape
-        one_hot = torch.eye(self.taps, device=x.device, dtype=x.dtype).view(1, self.taps, self.kernel_h, self.kernel_w)
-        x = x.reshape(batch * self.out_channels, self.taps, height, width)
-        x = F.conv2d(x, one_hot, stride=self.stride, padding=self.padding, dilation=self.dilation)
-        return x.view(batch, self.out_channels, x.shape[2], x.shape[3])
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         key = prefix + 'weight'

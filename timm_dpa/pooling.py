@@ -201,9 +201,10 @@ class PoolingPair(nn.Module):
 
 @torch.fx.wrap
 def _mean_and_contrast(x: torch.Tensor, eps: float, over: str) -> tuple[torch.Tensor, torch.Tensor]:
-    if torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling():
-        return _MeanAndContrast.apply(x, eps, over)
-    dims = _reduced_dims(over)
+    if not torch.jit.is_scripting():  # noqa: SIM102 as above; torch.fx leaves a call of this, which may be scripted
+        if torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling():
+            return _MeanAndContrast.apply(x, eps, over)
+    dims = [1] if over == 'channels' else [2, 3]
     contrast = x.clamp(min=eps).mean(dims, keepdim=True) - _first_min(x, over == 'channels')
     return x.mean(dims, keepdim=True), contrast
 
@@ -227,6 +228,7 @@ class _MeanAndContrast(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_mean: torch.Tensor, grad_contrast: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         x, first = ctx.saved_tensors
+        grad_mean, grad_contrast = grad_mean.to(x.dtype), grad_contrast.to(x.dtype)  # autocast may widen them
         count = x.shape[1] if ctx.over == 'channels' else x.shape[2] * x.shape[3]
         # a product with the mask: several times faster here than torch.where, which broadcasts element by element
         grad = (x >= ctx.eps).to(x.dtype).mul_(grad_contrast / count).add_(grad_mean / count)

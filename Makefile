@@ -1,0 +1,42 @@
+# Every target makes its own environment in .venv; nothing else is needed but Python 3.10 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-all test-timm bench lint clean
+
+demo: $(VENV)/core
+	$(BIN)/timm-dpa demo --out demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-all: lint
+	$(BIN)/python -m pytest -m ""
+
+# timm's own model tests, from the source distribution of the installed timm, run on our models
+test-timm: $(VENV)/test
+	$(BIN)/python tests/timm_own/run.py
+
+bench: $(VENV)/core
+	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/attention.py
+	$(BIN)/python benchmarks/features.py
+
+lint: $(VENV)/test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+# The marker files stand for what is installed. Strict: type checkers follow the package; a new file needs a new install.
+$(VENV)/core: pyproject.toml $(wildcard timm_dpa/*.py)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable . --config-settings editable_mode=strict
+	touch $@
+
+$(VENV)/test: $(VENV)/core
+	$(BIN)/python -m pip install --quiet --editable '.[test]' --config-settings editable_mode=strict
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info demo

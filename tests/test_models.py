@@ -1,0 +1,785 @@
+"""The models as timm models, against timm's own ResNet, plain formulas, and eager PyTorch."""
+
+import copy
+import itertools
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from timm.data import resolve_data_config
+from timm.layers import SEModule, get_attn
+from timm.models import group_parameters
+from timm.optim import param_groups_layer_decay
+from torch import nn
+
+import timm_dpa
+from tests.support import ddp_worker
+from tests.support.hub_server import LoopbackHub
+from tests.support.models import TINY, create, freeze_batch_norm, images, lively, tiny
+from timm_dpa import ChannelPoolingAttention, DualPoolingAttention, SpatialPoolingAttention
+from timm_dpa.dpa_resnet import dpa_resnet18
+
+TESTS = Path(__file__).parent
+ATTENTIONS = {
+    'dpa': DualPoolingAttention,
+    'cpa': ChannelPoolingAttention,
+    'spa': SpatialPoolingAttention,
+    'se': SEModule,
+    'cbam': get_attn('cbam'),
+    'ca': get_attn('coord'),
+    'nl': get_attn('nl'),
+}
+ENTRY_POINTS = [f'{name}_resnet{depth}' for name in ('reid', *ATTENTIONS) for depth in (18, 50)]
+every_attention = pytest.mark.parametrize('attn', ATTENTIONS)
+every_model = pytest.mark.parametrize('attn', [None, *ATTENTIONS])
+#: for what takes seconds: dpa is made of the parts of cpa and spa, and all contain the baseline
+most_models = pytest.mark.parametrize(
+    'attn', [pytest.param(a, marks=pytest.mark.slow if a in (None, 'cpa', 'spa') else ()) for a in (None, *ATTENTIONS)]
+)
+#: for what takes many: the others are timm's own modules
+few_models = pytest.mark.parametrize(
+    'attn', [pytest.param(a, marks=() if a in ('dpa', 'nl') else pytest.mark.slow) for a in (None, *ATTENTIONS)]
+)
+
+
+def stages(model: nn.Module) -> dict[int, nn.Module]:
+    return {i: getattr(model, f'layer{i}') for i in (1, 2, 3, 4)}
+
+
+def attentions(model: nn.Module) -> dict[int, nn.Module]:
+    return {i: stage.attn for i, stage in stages(model).items() if hasattr(stage, 'attn')}
+
+
+def gradients(model: nn.Module, x: torch.Tensor, labels: torch.Tensor, run=None) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    F.cross_entropy((model if run is None else run)(x), labels).backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+def assert_same(got: torch.Tensor, expected: torch.Tensor, attn: str | None = None) -> None:
+    """To rounding, at the scale of the whole; the products in the softmax of `nl` are unscaled and magnify it."""
+    tolerance = 1e-3 if attn == 'nl' else 1e-4
+    torch.testing.assert_close(got, expected, rtol=0, atol=tolerance * expected.abs().max().item())
+
+
+def assert_same_gradients(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance=1e-4) -> None:
+    """To the scale of each tensor: elements that cancel out are noise."""
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        scale = value.abs().max().item()
+        torch.testing.assert_close(
+            got[name], value, rtol=tolerance, atol=tolerance * scale + 1e-7, msg=lambda m, n=name: f'{n}: {m}'
+        )
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _one_thread():
+    """Small models gain nothing from more, and lose much where the cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope='module')
+def dpa() -> nn.Module:
+    """In eval mode; tests that change it take a copy."""
+    return create('dpa_resnet18', num_classes=5)
+
+
+@pytest.fixture(scope='module')
+def everywhere() -> nn.Module:
+    """Attention after all stages."""
+    return tiny('dpa', attn_stages=(1, 2, 3, 4), num_classes=5)
+
+
+class TestRegistration:
+    def test_sixteen_entry_points_are_registered(self):
+        assert sorted(timm.list_models(module='dpa_resnet')) == sorted(ENTRY_POINTS)
+        assert timm.list_models('dpa_*') == ['dpa_resnet18', 'dpa_resnet50']
+        assert timm.is_model('dpa_resnet50')
+
+    @pytest.mark.parametrize('name', ENTRY_POINTS)
+    def test_entry_point_gives_embeddings_of_its_width_and_has_its_attention(self, name):
+        attn, depth = name.split('_resnet')
+        width = {'18': 512, '50': 2048}[depth]
+        model = timm.create_model(name, device='meta').eval()
+        assert model(torch.empty(2, 3, 64, 64, device='meta')).shape == (2, width)
+        assert (model.num_features, model.head_hidden_size, model.num_classes) == (width, width, 0)
+        found = attentions(model)
+        assert list(found) == ([] if attn == 'reid' else [3])
+        assert all(type(module) is ATTENTIONS[attn] for module in found.values())
+
+    def test_data_config_squashes_to_256_with_imagenet_statistics(self):
+        config = resolve_data_config(model=timm.create_model('dpa_resnet18', device='meta'))
+        assert config['input_size'] == (3, 256, 256)
+        assert (config['crop_mode'], config['crop_pct'], config['interpolation']) == ('squash', 1.0, 'bicubic')
+        assert config['mean'] == (0.485, 0.456, 0.406)
+        assert config['std'] == (0.229, 0.224, 0.225)
+
+    def test_unknown_argument_is_a_type_error(self):
+        with pytest.raises(TypeError, match='atn_layer'):
+            timm.create_model('dpa_resnet18', device='meta', atn_layer='se')
+
+    def test_released_weights_of_the_manifest_download_from_their_repository(self, tmp_path):
+        """A copy of the package with a filled manifest, and a real client."""
+        published = tiny('cpa')
+        weights = tmp_path / 'model.safetensors'
+        save_file(published.state_dict(), weights)
+        package = tmp_path / 'site' / 'timm_dpa'
+        shutil.copytree(Path(timm_dpa.__file__).parent, package, ignore=shutil.ignore_patterns('__pycache__'))
+        entry = {
+            'architecture': 'cpa_resnet18',
+            'tag': 'small_unit',
+            'hf_hub_id': 'somebody/small',
+            'cfg': {'input_size': (3, 128, 128)},
+        }
+        (package / 'weights.json').write_text(json.dumps({'weights': [entry]}), encoding='utf-8')
+        script = f"""
+import timm, timm_dpa, torch
+from timm.models import get_pretrained_cfg
+from safetensors.torch import save_file
+assert timm_dpa.__file__.startswith({str(package)!r}), timm_dpa.__file__
+ours = timm.list_models(module='dpa_resnet')
+assert [n for n in timm.list_pretrained() if n.partition('.')[0] in ours] == ['cpa_resnet18.small_unit']
+cfg = get_pretrained_cfg('cpa_resnet18')
+assert (cfg.hf_hub_id, cfg.tag, cfg.input_size) == ('somebody/small', 'small_unit', (3, 128, 128)), cfg
+assert not get_pretrained_cfg('dpa_resnet18').has_weights
+model = timm.create_model('cpa_resnet18', pretrained=True, **{TINY!r})
+save_file(model.state_dict(), {str(tmp_path / 'loaded.safetensors')!r})
+"""
+        repo = {'main': {'model.safetensors': weights.read_bytes()}}
+        with LoopbackHub({'somebody/small': repo}) as hub:
+            environment = {
+                **os.environ,
+                **hub.environment,
+                'HF_HOME': str(tmp_path / 'home'),
+                'PYTHONPATH': str(package.parent),
+            }
+            done = subprocess.run(
+                [sys.executable, '-c', script], env=environment, cwd=tmp_path, capture_output=True, text=True
+            )
+        assert done.returncode == 0, done.stderr
+        assert 'GET somebody/small main model.safetensors' in hub.requests
+        assert (tmp_path / 'loaded.safetensors').read_bytes() == weights.read_bytes()
+
+
+class TestAttention:
+    @pytest.mark.parametrize(
+        'where', [c for n in range(5) for c in itertools.combinations((1, 2, 3, 4), n)], ids=lambda c: str(c) or 'none'
+    )
+    def test_any_combination_of_stages_has_attention_exactly_there(self, where):
+        model = timm.create_model('se_resnet18', **TINY, attn_stages=where, device='meta')
+        assert tuple(attentions(model)) == where
+
+    def test_one_stage_may_be_an_int_and_the_order_does_not_matter(self):
+        assert list(attentions(timm.create_model('se_resnet18', attn_stages=2, device='meta'))) == [2]
+        one, other = (
+            timm.create_model('se_resnet18', attn_stages=s, device='meta').state_dict() for s in ((4, 1), [1, 4])
+        )
+        assert list(one) == list(other)
+
+    @pytest.mark.parametrize('stage', [1, 2, 3, 4])
+    def test_every_stage_ends_with_its_attention(self, everywhere, stage):
+        x = images(2, 3, 64, 64)
+        with torch.no_grad():
+            _, maps = everywhere.forward_intermediates(x)
+            before, after = maps[stage - 1], maps[stage]
+            if stage == 1:
+                before = everywhere.maxpool(before)
+            *blocks, attn = stages(everywhere)[stage]
+            for block in blocks:
+                before = block(before)
+            torch.testing.assert_close(after, attn(before))
+            assert (after - before).abs().max() > 1e-3
+            without = copy.deepcopy(everywhere)
+            stages(without)[stage].attn = nn.Identity()
+            assert (without(x) - everywhere(x)).abs().max() > 1e-4
+
+    def test_without_its_attentions_the_model_is_the_baseline(self, everywhere):
+        without = copy.deepcopy(everywhere)
+        for stage in stages(without).values():
+            stage.attn = nn.Identity()
+        baseline = tiny(None, num_classes=5)
+        baseline.load_state_dict(without.state_dict())
+        x = images(2, 3, 64, 64)
+        torch.testing.assert_close(without(x), baseline(x), rtol=0, atol=0)
+
+    @every_attention
+    def test_attn_layer_works_on_any_entry_point(self, attn):
+        named = timm.create_model(f'{attn}_resnet18', device='meta').state_dict()
+        for name in ('reid_resnet18', 'nl_resnet18'):
+            model = timm.create_model(name, attn_layer=attn, device='meta')
+            assert type(model.layer3.attn) is ATTENTIONS[attn]
+            assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in named.items()}
+
+    def test_without_stages_or_attn_layer_the_entry_point_is_the_baseline(self):
+        baseline = list(timm.create_model('reid_resnet18', device='meta').state_dict())
+        assert list(timm.create_model('dpa_resnet18', attn_stages=(), device='meta').state_dict()) == baseline
+        # timm.create_model drops arguments that are None
+        assert list(dpa_resnet18(attn_layer=None, device='meta').state_dict()) == baseline
+
+    def test_attn_args_reach_the_attention_of_every_stage(self):
+        options = {'kernel_num': 4, 'reduction': 8, 'gem_learnable': True, 'grid_size': (6, 7)}
+        model = timm.create_model('spa_resnet18', attn_stages=(2, 4), attn_args=options, device='meta')
+        for stage, channels in ((2, 128), (4, 512)):
+            attn = stages(model)[stage].attn
+            assert attn.fc1.weight.shape == (4 * channels // 8, channels, 3, 3)
+            assert attn.conv1.weight.shape == (channels, 2 * 6 * 7, 1, 1)
+            assert [name for name, _ in attn.named_parameters() if 'gem' in name]
+
+    @pytest.mark.parametrize('last_stride', [1, 2])
+    def test_default_grid_is_the_map_of_the_stage_at_256_pixels(self, last_stride):
+        model = timm.create_model('spa_resnet18', attn_stages=(1, 2, 3, 4), last_stride=last_stride, device='meta')
+        _, maps = model.eval().forward_intermediates(torch.empty(1, 3, 256, 256, device='meta'))
+        for stage, attn in attentions(model).items():
+            height, width = maps[stage].shape[2:]
+            assert height == 256 // model.feature_info[stage]['reduction']
+            assert attn.conv1.weight.shape[1] == 2 * height * width
+        assert [m.shape[2] for m in maps[1:]] == [64, 32, 16, 16 // last_stride]
+
+    @pytest.mark.parametrize(
+        ('options', 'error', 'message'),
+        [
+            ({'attn_layer': 'eca'}, ValueError, "unknown attn_layer 'eca'; choose one of dpa, cpa, spa"),
+            ({'attn_stages': (3, 5)}, ValueError, r'attn_stages must be different stages of 1, 2, 3, 4, not \(3, 5\)'),
+            ({'attn_stages': 0}, ValueError, 'attn_stages .* not 0'),
+            ({'attn_stages': (3, 3)}, ValueError, r'attn_stages must be different .* \(3, 3\)'),
+            ({'last_stride': 3}, ValueError, 'last_stride must be 1 or 2, not 3'),
+            ({'attn_args': {'grid_size': 0}}, ValueError, 'grid_size'),
+            ({'global_pool': 'median'}, AssertionError, 'median'),
+            ({'global_pool': '', 'num_classes': 5}, ValueError, 'num_classes=5 needs a global_pool'),
+        ],
+    )
+    def test_wrong_option_is_an_error_that_says_which(self, options, error, message):
+        with pytest.raises(error, match=message):
+            timm.create_model('dpa_resnet18', device='meta', **options)
+
+    @every_attention
+    def test_unknown_attention_option_is_a_type_error(self, attn):
+        with pytest.raises(TypeError, match='kernal_num'):
+            timm.create_model(f'{attn}_resnet18', attn_args={'kernal_num': 4}, device='meta')
+
+
+class TestBackbone:
+    @pytest.mark.parametrize('name', ['resnet18', 'resnet50'])
+    @pytest.mark.parametrize('options', [{}, {'avg_down': True, 'stem_type': 'deep', 'stem_width': 32}], ids=['b', 'd'])
+    @pytest.mark.parametrize('last_stride', [1, 2])
+    def test_baseline_equals_the_resnet_of_timm(self, name, options, last_stride):
+        theirs = create(name, **TINY, **options)
+        ours = create(f'reid_{name}', seed=1, **TINY, **options, last_stride=last_stride, global_pool='avg')
+        result = ours.load_state_dict(theirs.state_dict(), strict=False)
+        assert {key.split('.')[0] for key in result.missing_keys} == {'neck'}
+        assert result.unexpected_keys == ['fc.weight', 'fc.bias']
+        if last_stride == 1:
+            first = theirs.layer4[0]
+            (first.conv2 if name == 'resnet50' else first.conv1).stride = (1, 1)
+            if options:
+                first.downsample[0] = nn.Identity()
+            else:
+                first.downsample[0].stride = (1, 1)
+        x = images(2, 3, 96, 64)
+        with torch.no_grad():
+            expected = theirs.forward_features(x)
+            assert expected.shape[2:] == ((6, 4) if last_stride == 1 else (3, 2))
+            torch.testing.assert_close(ours.forward_features(x), expected, rtol=0, atol=0)
+            pooled = theirs.forward_head(expected, pre_logits=True)
+            torch.testing.assert_close(ours.global_pool(expected), pooled, rtol=0, atol=0)
+
+    def test_full_resnet18_equals_timm(self):
+        theirs = create('resnet18')
+        ours = timm.create_model('reid_resnet18', last_stride=2, global_pool='avg').eval()
+        ours.load_state_dict(theirs.state_dict(), strict=False)
+        x = images(2, 3, 64, 64)
+        with torch.no_grad():
+            torch.testing.assert_close(ours.forward_features(x), theirs.forward_features(x), rtol=0, atol=0)
+
+    @pytest.mark.parametrize('output_stride', [8, 16])
+    def test_output_stride_still_dilates_as_in_timm(self, output_stride):
+        options = {**TINY, 'output_stride': output_stride, 'avg_down': True}
+        theirs = create('resnet50', **options)
+        ours = timm.create_model('reid_resnet50', **options).eval()
+        ours.load_state_dict(theirs.state_dict(), strict=False)
+        x = images(1, 3, 64, 64)
+        with torch.no_grad():
+            torch.testing.assert_close(ours.forward_features(x), theirs.forward_features(x), rtol=0, atol=0)
+        assert [i['reduction'] for i in ours.feature_info] == [i['reduction'] for i in theirs.feature_info]
+
+    @pytest.mark.parametrize('last_stride', [1, 2])
+    @pytest.mark.parametrize('stem_pool_ceil', [False, True])
+    def test_feature_info_tells_channels_and_size_of_the_maps(self, last_stride, stem_pool_ceil):
+        model = timm.create_model(
+            'dpa_resnet50', last_stride=last_stride, stem_pool_ceil=stem_pool_ceil, device='meta'
+        ).eval()
+        _, maps = model.forward_intermediates(torch.empty(1, 3, 256, 192, device='meta'))
+        told = [(i['num_chs'], 256 // i['reduction'], 192 // i['reduction']) for i in model.feature_info]
+        assert [tuple(m.shape[1:]) for m in maps] == told
+        if last_stride == 1:
+            assert told[-1][1:] == (16, 12)
+            assert model.default_cfg['pool_size'] == (16, 16)
+
+    @pytest.mark.parametrize('size', [(64, 64), (70, 65)])
+    def test_stem_pool_ceil_pools_whole_and_cut_windows_without_padding(self, size):
+        model = tiny(None, stem_pool_ceil=True)
+        with torch.no_grad():
+            stem = model.forward_intermediates(images(1, 3, *size), intermediates_only=True)[0]
+            pooled = model.maxpool(stem)
+        height, width = stem.shape[2:]
+        rows, columns = -(-(height - 3) // 2) + 1, -(-(width - 3) // 2) + 1
+        expected = torch.empty(1, stem.shape[1], rows, columns)
+        for i in range(rows):
+            for j in range(columns):
+                expected[:, :, i, j] = stem[:, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].amax((2, 3))
+        torch.testing.assert_close(pooled, expected, rtol=0, atol=0)
+        assert (rows, columns) == tuple(model.layer1(pooled).shape[2:])
+        padded = F.max_pool2d(stem, 3, 2, 1)
+        assert padded.shape != pooled.shape or not torch.equal(padded, pooled)
+
+    def test_one_input_channel(self):
+        model = tiny('dpa', in_chans=1)
+        assert model.in_chans == 1
+        assert model(images(2, 1, 64, 64)).shape == (2, 128)
+
+    def test_constructor_takes_device_and_dtype_for_every_tensor(self):
+        kwargs = {'attn_stages': (1, 2, 3, 4), 'num_classes': 3, 'attn_args': {'kernel_num': 2, 'gem_learnable': True}}
+        model = timm.create_model('dpa_resnet18', **TINY, **kwargs, device='meta', dtype=torch.bfloat16)
+        tensors = [*model.parameters(), *model.buffers()]
+        assert {t.device.type for t in tensors} == {'meta'}
+        assert {t.dtype for t in tensors if t.is_floating_point()} == {torch.bfloat16}
+
+    def test_model_in_bfloat16_gives_about_the_same_embeddings(self):
+        model = tiny('dpa')
+        half = tiny('dpa', dtype=torch.bfloat16)
+        half.load_state_dict(model.state_dict())
+        x = images(3, 3, 64, 64)
+        with torch.no_grad():
+            y = half(x.bfloat16())
+            assert y.dtype == torch.bfloat16
+            assert F.cosine_similarity(y.float(), model(x)).min() > 0.99
+
+
+class TestHead:
+    @pytest.mark.parametrize('global_pool', ['gem', 'avg', 'max', 'avgmax', 'catavgmax'])
+    def test_embedding_is_pooling_and_neck_by_the_formula_and_logits_a_product(self, global_pool):
+        model = tiny('se', global_pool=global_pool, num_classes=4)
+        x = images(2, 3, 64, 80)
+        with torch.no_grad():
+            if global_pool == 'gem':
+                assert model.global_pool.p.shape == (1,)
+                assert model.global_pool.p.item() == 3
+                model.global_pool.p.fill_(2.5)
+            maps = model.forward_features(x).double()
+            mean, peak = maps.mean((2, 3)), maps.amax((2, 3))
+            pooled = {
+                'gem': lambda: (maps.clamp(min=1e-6) ** 2.5).mean((2, 3)) ** (1 / 2.5),
+                'avg': lambda: mean,
+                'max': lambda: peak,
+                'avgmax': lambda: (mean + peak) / 2,
+                'catavgmax': lambda: torch.cat([mean, peak], 1),
+            }[global_pool]()
+            neck = model.neck
+            assert neck.bias is None
+            embedding = (pooled - neck.running_mean) / (neck.running_var.double() + 1e-5).sqrt() * neck.weight
+            got = model.forward_head(maps.float(), pre_logits=True)
+            torch.testing.assert_close(got.double(), embedding, rtol=1e-5, atol=1e-5)
+            assert got.shape == (2, model.head_hidden_size)
+            assert model.fc.bias is None
+            torch.testing.assert_close(model(x).double(), embedding @ model.fc.weight.double().T, rtol=1e-5, atol=1e-5)
+
+    def test_no_pooling_gives_the_map(self):
+        model = tiny('dpa', global_pool='')
+        x = images(2, 3, 64, 96)
+        torch.testing.assert_close(model(x), model.forward_features(x), rtol=0, atol=0)
+        assert model(x).shape == (2, 128, 4, 6)
+
+    def test_dropout_acts_in_training_only(self):
+        model = tiny(None, drop_rate=0.5)
+        x = images(4, 3, 64, 64)
+        assert torch.equal(model(x), model(x))
+        freeze_batch_norm(model.train())
+        zeros = (model(x) == 0).float().mean().item()
+        assert 0.35 < zeros < 0.65
+
+    def test_get_classifier_is_the_module_or_its_name(self, dpa):
+        assert dpa.get_classifier() is dpa.fc
+        assert dpa.get_classifier(name_only=True) == 'fc' == dpa.default_cfg['classifier']
+
+    def test_reset_classifier_keeps_the_embedding(self, dpa):
+        model = copy.deepcopy(dpa)
+        x = images(2, 3, 64, 64)
+        embedding = model.forward_head(model.forward_features(x), pre_logits=True)
+        neck, pool = model.neck, model.global_pool
+        model.reset_classifier(7)
+        assert model(x).shape == (2, 7)
+        assert (model.num_classes, model.head_hidden_size) == (7, 512)
+        assert model.neck is neck
+        assert model.global_pool is pool
+        model.reset_classifier(0)
+        torch.testing.assert_close(model(x), embedding, rtol=0, atol=0)
+
+    def test_reset_classifier_keeps_the_learnt_neck_with_another_pooling_of_the_width(self):
+        model = tiny('se')
+        weight = model.neck.weight.clone()
+        model.reset_classifier(0, 'avg')
+        torch.testing.assert_close(model.neck.weight, weight, rtol=0, atol=0)
+        x = images(2, 3, 64, 64)
+        maps = model.forward_features(x)
+        expected = (maps.mean((2, 3)) - model.neck.running_mean) / (model.neck.running_var + 1e-5).sqrt() * weight
+        torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+
+    def test_reset_classifier_follows_the_width_and_the_absence_of_pooling(self):
+        model = tiny('se', num_classes=3)
+        x = images(2, 3, 64, 64)
+        model.reset_classifier(6, 'catavgmax')
+        assert model.head_hidden_size == 256
+        assert model(x).shape == (2, 6)
+        model.reset_classifier(0, '')
+        assert model(x).shape == (2, 128, 4, 4)
+        assert not list(model.neck.parameters())
+        model.reset_classifier(5, 'gem')
+        assert model(x).shape == (2, 5)
+        with pytest.raises(ValueError, match='num_classes=5 needs a global_pool'):
+            model.reset_classifier(5, '')
+
+    @pytest.mark.parametrize('training', [True, False])
+    def test_reset_classifier_keeps_device_dtype_and_mode(self, training):
+        model = tiny('se', device='meta', dtype=torch.bfloat16).train(training)
+        for pool in ('catavgmax', 'gem', None):
+            model.reset_classifier(6, pool)
+            parts = [model.global_pool, model.neck, model.fc]
+            assert [m.training for m in parts] == [training] * 3
+            for tensor in itertools.chain(*(m.parameters() for m in parts)):
+                assert (tensor.device.type, tensor.dtype) == ('meta', torch.bfloat16)
+
+    def test_reset_classifier_of_a_frozen_model_leaves_only_the_classifier_to_train(self):
+        model = tiny('se').requires_grad_(False)
+        # often: freeing and allocating parameters must not mix them up
+        for pool in (None, 'avg', *('catavgmax', 'gem') * 20):
+            model.reset_classifier(6, pool)
+            assert [name for name, p in model.named_parameters() if p.requires_grad] == ['fc.weight']
+
+    def test_reset_classifier_of_a_training_model_freezes_nothing(self):
+        model = tiny('se')
+        for pool in (None, 'avg', 'catavgmax', '', 'gem'):
+            model.reset_classifier(0, pool)
+            assert all(p.requires_grad for p in model.parameters())
+
+
+class TestSizes:
+    @every_model
+    @pytest.mark.parametrize('size', [(64, 64), (65, 130)])
+    def test_any_size_from_64_pixels_and_one_image_as_in_a_batch(self, attn, size):
+        model = tiny(attn, attn_stages=(3, 4), last_stride=2)
+        x = images(3, 3, *size)
+        with torch.no_grad():
+            batch = model(x)
+            assert batch.shape == (3, 128)
+            assert batch.isfinite().all()
+            assert_same(model(x[1:2]), batch[1:2], attn)
+
+    @every_model
+    def test_training_on_one_image_names_batch_norm_and_works_with_it_frozen(self, attn):
+        model = tiny(attn, num_classes=3).train()
+        x, labels = images(1, 3, 64, 64), torch.tensor([2])
+        with pytest.raises((RuntimeError, AssertionError, ValueError), match=r'(?i)batch-?norm.* at least 2 images'):
+            model(x)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.eval()
+        assert all(g.isfinite().all() for g in gradients(model, x, labels).values())
+
+    def test_the_baseline_trains_on_one_image_with_its_neck_in_eval_mode(self):
+        model = tiny(None, num_classes=3).train()
+        model.neck.eval()
+        assert gradients(model, images(1, 3, 64, 64), torch.tensor([0]))['conv1.weight'].abs().max() > 0
+
+
+class TestIntermediates:
+    def test_features_only_gives_the_maps_of_the_whole_model(self):
+        model = tiny('dpa', attn_stages=(2, 3))
+        features = tiny('dpa', attn_stages=(2, 3), features_only=True, out_indices=(0, 2, 3, 4))
+        loaded = features.load_state_dict(model.state_dict(), strict=False)
+        assert not loaded.missing_keys
+        x = images(2, 3, 64, 96)
+        with torch.no_grad():
+            expected = model.forward_intermediates(x, intermediates_only=True)
+            got = features(x)
+        assert len(got) == 4
+        for a, b in zip(got, [expected[i] for i in (0, 2, 3, 4)], strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+        assert features.feature_info.channels() == [64, 32, 64, 128]
+        assert features.feature_info.reduction() == [2, 8, 16, 16]
+
+    def test_forward_intermediates_ends_with_the_features(self, dpa):
+        x = images(2, 3, 64, 64)
+        with torch.no_grad():
+            last, maps = dpa.forward_intermediates(x, indices=[3, 4])
+            torch.testing.assert_close(last, dpa.forward_features(x), rtol=0, atol=0)
+            torch.testing.assert_close(maps[1], last, rtol=0, atol=0)
+            (early,) = dpa.forward_intermediates(x, indices=[3], stop_early=True, intermediates_only=True)
+        torch.testing.assert_close(early, maps[0], rtol=0, atol=0)
+
+    @pytest.mark.parametrize(('index', 'width'), [(0, 64), (3, 64), (4, 128)])
+    def test_pruning_keeps_the_maps_and_drops_what_follows(self, index, width):
+        model = tiny('dpa', num_classes=5)
+        x = images(2, 3, 64, 64)
+        with torch.no_grad():
+            expected = model.forward_intermediates(x, intermediates_only=True)[index]
+            assert model.prune_intermediate_layers([index]) == [index]
+            torch.testing.assert_close(
+                model.forward_intermediates(x, indices=[index], intermediates_only=True)[0], expected, rtol=0, atol=0
+            )
+            torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
+        assert expected.shape[1] == width == model.num_features
+        parts = {name.split('.')[0] for name, _ in model.named_parameters()}
+        assert parts == {'conv1', 'bn1', *(f'layer{i}' for i in range(1, index + 1))}
+
+
+class TestTraining:
+    @every_model
+    def test_a_step_gives_every_parameter_a_finite_gradient_and_moves_it(self, attn):
+        options = {'gem_learnable': True, 'kernel_num': 2} if attn in ('dpa', 'cpa', 'spa') else {}
+        model = tiny(attn, num_classes=3, attn_args=options).train()
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        found = gradients(model, images(6, 3, 64, 64), torch.tensor([0, 1, 2, 0, 1, 2]))
+        optimizer.step()
+        for name, p in model.named_parameters():
+            assert found[name].isfinite().all(), name
+            assert not torch.equal(p, before[name]), name
+
+    def test_fresh_weights_learn_three_images(self):
+        torch.manual_seed(0)
+        model = timm.create_model('dpa_resnet18', **TINY, num_classes=3).train()
+        x, labels = images(6, 3, 64, 64), torch.tensor([0, 1, 2, 0, 1, 2])
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        losses = []
+        for _ in range(15):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), labels)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[-1] < losses[0] / 2
+
+    def test_gradient_checkpointing_gives_the_same_gradients(self):
+        model = tiny('dpa', num_classes=3, attn_stages=(1, 3)).train()
+        x, labels = images(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
+        expected = gradients(copy.deepcopy(model), x, labels)
+        model.set_grad_checkpointing()
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
+            model(x)
+        kept = sum(saved)
+        model.set_grad_checkpointing(False)
+        saved.clear()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
+            model(x)
+        assert kept < sum(saved) / 2
+        model.set_grad_checkpointing()
+        assert_same_gradients(gradients(model, x, labels), expected)
+
+    def test_layer_decay_scales_the_attention_with_its_stage_not_with_the_head(self, dpa):
+        names = {id(p): name for name, p in dpa.named_parameters()}
+        groups = param_groups_layer_decay(dpa, layer_decay=0.5)
+        scale = {names[id(p)]: group['lr_scale'] for group in groups for p in group['params']}
+        assert scale.keys() == set(names.values())
+        head = {name: s for name, s in scale.items() if name.split('.')[0] in ('neck', 'fc', 'global_pool')}
+        assert set(head) == {'neck.weight', 'fc.weight', 'global_pool.p'}
+        assert set(head.values()) == {1.0}
+        attention = {s for name, s in scale.items() if name.startswith('layer3.attn.')}
+        assert len(attention) == 1
+        order = ['conv1', 'layer1.0', 'layer1.1', 'layer2.1', 'layer3.0', 'layer3.1', 'layer3.attn', 'layer4.0', 'neck']
+        depths = [next(s for name, s in scale.items() if name.startswith(f'{part}.')) for part in order]
+        assert depths == sorted(set(depths))
+
+    def test_coarse_groups_are_the_stages_with_their_attention(self, dpa):
+        groups = group_parameters(dpa, dpa.group_matcher(coarse=True))
+        (stage3,) = [names for names in groups.values() if 'layer3.0.conv1.weight' in names]
+        assert set(stage3) == {name for name, _ in dpa.named_parameters() if name.startswith('layer3.')}
+
+    @pytest.mark.parametrize(
+        ('attn', 'dtype'),
+        [
+            # CPUs are slow at float16
+            pytest.param(a, d, marks=pytest.mark.slow if d == 'float16' and a not in ('dpa', 'nl') else ())
+            for d in ('bfloat16', 'float16')
+            for a in (None, *ATTENTIONS)
+        ],
+    )
+    def test_autocast_stays_finite_with_inputs_30_times_larger(self, attn, dtype):
+        dtype = getattr(torch, dtype)
+        model = tiny(attn, num_classes=3)
+        x = images(2, 3, 64, 64)
+        with torch.no_grad():
+            expected = model(x)
+            with torch.autocast('cpu', dtype=dtype):
+                got = model(x)
+        assert F.cosine_similarity(got.float(), expected).min() > 0.98
+        model.train()
+        with torch.autocast('cpu', dtype=dtype):
+            loss = F.cross_entropy(model(30 * x).float(), torch.tensor([0, 2]))
+        loss.backward()
+        assert loss.isfinite()
+        assert all(p.grad.isfinite().all() for p in model.parameters())
+        model.eval()
+        with torch.no_grad(), torch.autocast('cpu', dtype=dtype):
+            assert model(30 * x).isfinite().all()
+
+    @every_model
+    def test_channels_last_gives_the_same_numbers(self, attn):
+        model = tiny(attn, num_classes=3)
+        other = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        x, labels = images(3, 3, 64, 96), torch.tensor([0, 1, 2])
+        x_last = x.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            maps = other.forward_features(x_last)
+            assert maps.is_contiguous(memory_format=torch.channels_last)
+            assert_same(maps, model.forward_features(x), attn)
+        assert_same_gradients(gradients(other.train(), x_last, labels), gradients(model.train(), x, labels), 1e-3)
+
+    def test_two_processes_train_as_one_without_unused_parameters(self, tmp_path):
+        results = [tmp_path / f'{rank}.pt' for rank in (0, 1)]
+        environment = {
+            **os.environ,
+            'PYTHONPATH': os.pathsep.join([str(TESTS.parent), os.environ.get('PYTHONPATH', '')]),
+        }
+        processes = [
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    '-m',
+                    'tests.support.ddp_worker',
+                    str(rank),
+                    '2',
+                    str(tmp_path / 'rendezvous'),
+                    str(out),
+                ],
+                env=environment,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank, out in enumerate(results)
+        ]
+        try:
+            errors = [process.communicate(timeout=120)[1] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        assert [process.returncode for process in processes] == [0, 0], '\n'.join(errors)
+        first, second = (torch.load(path, weights_only=True) for path in results)
+        for step in ('frozen', 'training'):
+            assert all(torch.equal(first[step][name], second[step][name]) for name in first[step])
+        model = freeze_batch_norm(ddp_worker.model())
+        assert_same_gradients(first['frozen'], gradients(model, *ddp_worker.batch()))
+        assert all(g.abs().max() > 0 for g in first['training'].values())
+
+
+class TestCompilers:
+    @pytest.fixture(autouse=True)
+    def _fresh_compiler(self):
+        torch.compiler.reset()
+
+    @pytest.mark.filterwarnings('ignore:.*torch.jit:FutureWarning', 'ignore:.*torch.jit:DeprecationWarning')
+    @most_models
+    def test_torchscript_evaluates_and_trains_alike(self, attn):
+        model = tiny(attn, num_classes=3)
+        scripted = torch.jit.script(copy.deepcopy(model))
+        with torch.no_grad():
+            for shape in ((2, 3, 64, 64), (1, 3, 96, 64)):
+                assert_same(scripted(images(*shape)), model(images(*shape)), attn)
+        x, labels = images(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
+        assert_same_gradients(gradients(scripted.train(), x, labels), gradients(model.train(), x, labels), 1e-3)
+
+    @every_model
+    def test_fx_trace_computes_the_same_at_any_size(self, attn):
+        model = tiny(attn, num_classes=3)
+        traced = torch.fx.symbolic_trace(model)
+        with torch.no_grad():
+            for shape in ((2, 3, 64, 64), (1, 3, 96, 70)):
+                assert_same(traced(images(*shape)), model(images(*shape)), attn)
+        trainable = torch.fx.symbolic_trace(model.train())
+        x, labels = images(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
+        expected = gradients(copy.deepcopy(model), x, labels)
+        assert_same_gradients(gradients(trainable, x, labels), expected, 1e-3)
+
+    @few_models
+    def test_compiles_to_one_graph_and_trains_alike(self, attn):
+        model = tiny(attn, num_classes=3).train()
+        x, labels = images(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
+        expected = gradients(copy.deepcopy(model), x, labels)
+        compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
+        assert_same_gradients(gradients(model, x, labels, run=compiled), expected, 1e-3)
+
+    def test_compiles_to_one_graph_for_evaluation(self):
+        model = tiny('dpa', num_classes=3)
+        compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
+        with torch.no_grad():
+            assert_same(compiled(images(2, 3, 64, 64)), model(images(2, 3, 64, 64)))
+
+    @pytest.mark.slow
+    def test_compiles_to_one_graph_for_any_size(self):
+        model = tiny('dpa', num_classes=3)
+        compiled = torch.compile(model, fullgraph=True, backend='aot_eager', dynamic=True)
+        with torch.no_grad():
+            for shape in ((2, 3, 64, 64), (3, 3, 96, 64), (4, 3, 130, 70)):
+                assert_same(compiled(images(*shape)), model(images(*shape)))
+
+    @pytest.mark.slow
+    def test_default_compiler_evaluates_and_trains_alike(self):
+        model = tiny('dpa', num_classes=3)
+        compiled = torch.compile(model, fullgraph=True)
+        x, labels = images(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
+        with torch.no_grad():
+            assert_same(compiled(x), model(x))
+        expected = gradients(copy.deepcopy(model).train(), x, labels)
+        model.train()
+        assert_same_gradients(gradients(model, x, labels, run=compiled), expected, 1e-3)
+
+    @most_models
+    def test_exported_program_takes_any_batch_and_size(self, attn):
+        model = tiny(attn, num_classes=3)
+        free = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+        program = torch.export.export(model, (images(3, 3, 96, 128),), dynamic_shapes=(free,)).module()
+        with torch.no_grad():
+            for shape in ((1, 3, 64, 64), (2, 3, 130, 70)):
+                assert_same(program(images(*shape)), model(images(*shape)), attn)
+
+
+class TestCopies:
+    def test_deepcopy_and_pickle_give_independent_equal_models(self, dpa):
+        x = images(1, 3, 64, 64)
+        expected = dpa(x)
+        for other in (copy.deepcopy(dpa), pickle.loads(pickle.dumps(dpa))):
+            torch.testing.assert_close(other(x), expected, rtol=0, atol=0)
+            with torch.no_grad():
+                other.conv1.weight.zero_()
+            torch.testing.assert_close(dpa(x), expected, rtol=0, atol=0)
+
+    @pytest.mark.parametrize('suffix', ['safetensors', 'pth'])
+    def test_checkpoint_path_of_timm_restores_the_model(self, dpa, tmp_path, suffix):
+        path = tmp_path / f'model.{suffix}'
+        (save_file if suffix == 'safetensors' else torch.save)(dpa.state_dict(), path)
+        other = timm.create_model('dpa_resnet18', num_classes=5, checkpoint_path=path).eval()
+        x = images(2, 3, 64, 64)
+        torch.testing.assert_close(other(x), dpa(x), rtol=0, atol=0)
+
+    def test_a_moved_model_keeps_its_numbers_in_float64(self):
+        model = tiny('dpa')
+        x = images(2, 3, 64, 64)
+        torch.testing.assert_close(copy.deepcopy(model).double()(x.double()).float(), model(x), rtol=1e-3, atol=1e-3)
+
+    def test_lively_leaves_no_residual_branch_at_zero(self):
+        """Guards this file: with timm's initialisation every residual branch is 0 and little would be tested."""
+        fresh = timm.create_model('reid_resnet18', **TINY)
+        assert fresh.layer1[0].bn2.weight.abs().max() == 0
+        assert lively(fresh).layer1[0].bn2.weight.abs().min() > 0.4

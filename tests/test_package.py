@@ -1,0 +1,60 @@
+"""What a new user meets first: the import, the README, the package's data."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+import timm_dpa
+from timm_dpa.demo import draw_vehicle
+from timm_dpa.zoo import zoo_table
+
+README = Path(__file__).parents[1].joinpath('README.md').read_text(encoding='utf-8')
+
+
+def python(code: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_registers_the_models_and_loads_no_extra(tmp_path):
+    code = """
+import sys, timm
+assert not timm.is_model('dpa_resnet50')
+import timm_dpa
+assert timm.is_model('dpa_resnet50')
+print([name for name in ('onnx', 'onnxscript', 'onnxruntime', 'pytest', 'ruff', 'matplotlib') if name in sys.modules])
+"""
+    assert python(code, tmp_path).strip() == '[]'
+
+
+def test_everything_that_is_offered_exists():
+    for name in timm_dpa.__all__:
+        assert getattr(timm_dpa, name).__doc__, name
+    with pytest.raises(AttributeError, match='FeatureExtractr'):
+        _ = timm_dpa.FeatureExtractr
+
+
+def test_version_and_type_marker_are_installed():
+    assert timm_dpa.__version__ == version('timm-dpa')
+    assert files('timm_dpa').joinpath('py.typed').is_file()
+
+
+def test_first_python_example_of_the_readme_runs(tmp_path):
+    for index, name in enumerate('abc'):
+        draw_vehicle(index, 0).save(tmp_path / f'{name}.jpg')
+    example = re.findall(r'```python\n(.*?)```', README, flags=re.S)[0]
+    assert 'create_model' in example
+    printed = python(f'{example}\nprint(vectors.shape, vectors.dtype, similarity.diagonal().round(4))', tmp_path)
+    assert printed.strip() == '(3, 2048) float32 [1. 1. 1.]'
+
+
+def test_table_of_the_readme_is_that_of_the_package():
+    assert zoo_table(markdown=True) in README

@@ -1,0 +1,292 @@
+"""`timm-dpa <verb>`: the command line. Other rooms are imported inside a verb only, so that --help is quick."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from timm_dpa import __version__
+
+__all__ = ['main']
+
+_FIGURE_SUFFIXES = ('.png', '.jpg', '.jpeg')
+_FIGURE_LIMIT = 50  # rows and columns; more would be no picture to look at
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb; returns the exit status: 0, 1 when it failed, 2 for wrong use, 130 when it was interrupted."""
+    args = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names are any bytes
+            stream.reconfigure(errors='surrogateescape' if stream.encoding == 'utf-8' else 'backslashreplace')
+    logging.basicConfig(level=logging.WARNING, format='timm-dpa: %(message)s', stream=sys.stderr)
+    try:
+        args.run(args)
+        print(end='', flush=True)  # a closed pipe or a full disk shows here
+    except KeyboardInterrupt:
+        advice = '; the same command goes on from here' if args.verb == 'embed' else ''
+        print(f'timm-dpa {args.verb}: interrupted{advice}', file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, TypeError, FileNotFoundError, NotADirectoryError) as error:
+        print(f'timm-dpa {args.verb}: {_one_line(error)}', file=sys.stderr)
+        return 2
+    except (RuntimeError, OSError, MemoryError) as error:
+        print(f'timm-dpa {args.verb}: {_one_line(error)}', file=sys.stderr)
+        return 1
+    return 0
+
+
+def _one_line(error: BaseException) -> str:
+    return ' '.join(str(error).split()) or type(error).__name__
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='timm-dpa', description='Vehicle re-identification from drones.')
+    parser.add_argument('--version', action='version', version=f'timm-dpa {__version__}')
+    verbs = parser.add_subparsers(dest='verb', required=True, metavar='VERB')
+
+    def verb(name: str, run, summary: str, example: str) -> argparse.ArgumentParser:
+        child = verbs.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + '.',
+            epilog=f'example:\n  {example}',
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        child.set_defaults(run=run)
+        return child
+
+    embed = verb(
+        'embed', _embed, 'write the embeddings of images to a file', 'timm-dpa embed crops/ --out crops.safetensors'
+    )
+    embed.add_argument('images', nargs='+', metavar='IMAGE', help='image files, and folders of them')
+    embed.add_argument('--out', required=True, metavar='FILE', help='safetensors file to write; continued if it exists')
+    embed.add_argument('--overwrite', action='store_true', help='replace FILE where it holds other vectors')
+    _add_model_options(embed)
+
+    search = verb(
+        'search',
+        _search,
+        'rank a gallery by similarity to query images',
+        'timm-dpa search --query car.jpg --gallery crops.safetensors --top 10 --figure ranks.png',
+    )
+    search.add_argument('--query', required=True, nargs='+', metavar='IMAGE', help='query images, or folders of them')
+    search.add_argument('--gallery', required=True, metavar='PATH', help='a folder, or a file made by timm-dpa embed')
+    search.add_argument('--top', type=int, default=10, metavar='N', help='matches of each query (default 10)')
+    search.add_argument('--figure', metavar='FILE', help='picture of the ranks to write (.png or .jpg)')
+    search.add_argument('--out', metavar='FILE', help='CSV table to write')
+    _add_model_options(search)
+
+    models = verb('models', _models, 'list the models', "timm-dpa models 'dpa_*'")
+    models.add_argument('pattern', nargs='?', default='*', help='names to list, with * and ? (default all)')
+    models.add_argument('--markdown', action='store_true', help='as a Markdown table')
+
+    export = verb(
+        'export',
+        _export,
+        'write a model as an ONNX or torch.export file, checked against PyTorch',
+        'timm-dpa export dpa_resnet50 --format onnx --out dpa_resnet50.onnx',
+    )
+    export.add_argument('model', metavar='MODEL', help='name of a model, or hf-hub:org/name, or local-dir:folder')
+    export.add_argument('--out', required=True, metavar='FILE', help='file to write')
+    export.add_argument('--format', choices=('onnx', 'torch-export'), default='onnx')
+    export.add_argument('--image-size', type=int, nargs='+', metavar='PX', help='side, or height and width')
+    export.add_argument('--dynamic-size', action='store_true', help='accept images of any size')
+    export.add_argument('--checkpoint', metavar='FILE', help='weights to load')
+
+    demo = verb('demo', _demo, 'draw a few vehicles, embed and rank them', 'timm-dpa demo --out demo')
+    demo.add_argument('--out', default='demo', metavar='FOLDER', help='folder to write (default demo)')
+    demo.add_argument('--model', default='dpa_resnet18', help='name of a model (default dpa_resnet18)')
+    return parser
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('model')
+    group.add_argument('--model', metavar='NAME', help='model name (default dpa_resnet50, or the one of the gallery)')
+    group.add_argument('--checkpoint', metavar='FILE', help='weights to load into it')
+    group.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps')
+    group.add_argument('--precision', default='auto', choices=('auto', 'fp32', 'bf16', 'fp16'))
+    group.add_argument('--batch-size', type=int, default=32, metavar='N')
+    group.add_argument('--image-size', type=int, nargs='+', metavar='PX', help='side, or height and width')
+    group.add_argument('--workers', type=int, metavar='N', help='decoding threads')
+
+
+def _image_size(values: list[int] | None) -> tuple[int, int] | None:
+    if values is None:
+        return None
+    if len(values) > 2:
+        raise ValueError('--image-size takes a side, or a height and a width')
+    return (values[0], values[-1])
+
+
+def _extractor(args: argparse.Namespace, defaults: dict[str, str] | None = None):
+    """The extractor that the options describe; what they leave open is taken from a gallery's metadata."""
+    from timm_dpa.features import FeatureExtractor
+
+    defaults = defaults or {}
+    size = _image_size(args.image_size)
+    if size is None and 'input_size' in defaults:
+        size = tuple(json.loads(defaults['input_size'])[1:])
+    return FeatureExtractor(
+        args.model or defaults.get('source') or 'dpa_resnet50',
+        pretrained=args.checkpoint or (None if args.model else defaults.get('checkpoint')) or None,
+        device=args.device,
+        precision=args.precision,
+        batch_size=args.batch_size,
+        image_size=size,
+        workers=args.workers,
+    )
+
+
+def _embed(args: argparse.Namespace) -> None:
+    from timm_dpa.vectors import embed_to_file
+
+    report = embed_to_file(_extractor(args), args.images, args.out, overwrite=args.overwrite)
+    known = report.total - report.embedded
+    print(f'{report.embedded} images embedded' + (f', {known} known from an earlier run' if known else ''))
+    if report.failures:
+        print(f'{len(report.failures)} could not be read: {report.failures_file}')
+    print(f'{report.total} vectors in {args.out}')
+
+
+def _search(args: argparse.Namespace) -> None:
+    from timm_dpa.images import find_images, iter_images
+    from timm_dpa.search import nearest, rank_figure, same_files
+    from timm_dpa.vectors import check_same_origin, load_vectors
+
+    # what is wrong shows before the work
+    if args.top < 1:
+        raise ValueError(f'--top must be at least 1, not {args.top}')
+    if args.figure and not args.figure.lower().endswith(_FIGURE_SUFFIXES):
+        raise ValueError(f'--figure {args.figure}: the name must end in {" or ".join(_FIGURE_SUFFIXES)}')
+    for path in (args.figure, args.out):
+        _check_output(path, inputs=[args.gallery, *args.query])
+    query_items = list(iter_images(args.query))
+    gallery = Path(args.gallery)
+    if not gallery.exists():
+        raise FileNotFoundError(f'{gallery}: no such gallery; give a folder or a file made by timm-dpa embed')
+    stored = None if gallery.is_dir() else load_vectors(gallery)
+    if stored is None:
+        find_images(gallery)
+    extractor = _extractor(args, stored and stored.metadata)
+    if stored is not None:
+        check_same_origin(stored, extractor.describe(), gallery, extractor.embedding_size)
+    queries = extractor.run(query_items)
+    embedded = stored or extractor.run(gallery)
+    vectors, names = embedded.vectors, embedded.names
+    for reason in [*queries.failures.values(), *getattr(embedded, 'failures', {}).values()]:
+        print(f'timm-dpa search: left out: {reason}', file=sys.stderr)
+    if not names or not queries.names:
+        raise ValueError(f'no image of the {"queries" if names else "gallery"} can be read')
+
+    folders = [gallery.parent]
+    excluded = same_files(queries.names, names, folders)
+    rankings = nearest(queries.vectors, vectors, names, args.top, excluded)
+    # files first: the table may go to a pipe that closes
+    if args.out:
+        with (
+            _replacing(args.out) as temporary,
+            open(temporary, 'w', newline='', encoding='utf-8', errors='surrogateescape') as file,
+        ):
+            writer = csv.writer(file)
+            writer.writerow(['query', 'rank', 'similarity', 'image'])
+            for query, ranking in zip(queries.names, rankings, strict=True):
+                writer.writerows([query, match.rank, f'{match.similarity:.6f}', match.name] for match in ranking)
+    drawn = [ranking[:_FIGURE_LIMIT] for ranking in rankings[:_FIGURE_LIMIT]]
+    if args.figure:
+        with _replacing(args.figure) as temporary:
+            rank_figure(queries.names[: len(drawn)], drawn, folders).save(temporary)
+    for query, ranking, left_out in zip(queries.names, rankings, excluded, strict=True):
+        note = ', itself left out' if left_out else ''
+        print(f'{query}  (gallery of {len(names)}{note})')
+        print('  rank  similarity  image')
+        for match in ranking:
+            print(f'  {match.rank:4d}  {match.similarity:10.4f}  {match.name}')
+    if args.out:
+        print(f'table: {args.out}')
+    if args.figure:
+        cut = drawn != rankings
+        print(f'figure{f" of the first {_FIGURE_LIMIT} queries and ranks" if cut else ""}: {args.figure}')
+
+
+def _models(args: argparse.Namespace) -> None:
+    from timm_dpa.zoo import zoo_table
+
+    print(zoo_table(args.pattern, markdown=args.markdown))
+
+
+def _export(args: argparse.Namespace) -> None:
+    from timm_dpa.export import export_model
+    from timm_dpa.features import create_embedding_model
+
+    model = create_embedding_model(args.model, args.checkpoint)
+    size = _image_size(args.image_size)
+    report = export_model(model, args.out, format=args.format, image_size=size, dynamic_size=args.dynamic_size)
+    sizes = ', '.join(f'{height} x {width}' for height, width in report.image_sizes)
+    print(f'{report.format}, {report.file_size / 1e6:.1f} MB, checked with images of {sizes}')
+    print(f'largest difference from PyTorch: {report.max_difference:.2g} (allowed {report.tolerance:.2g})')
+    print(f'model: {report.path}')
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from timm_dpa.demo import make_gallery
+
+    out = Path(args.out)
+    queries, gallery = make_gallery(out)
+    print(f'{len(queries)} drawn vehicles (synthetic images) in {out}')
+    model = ['--model', args.model]
+    steps = [
+        ['embed', str(gallery), '--out', str(out / 'gallery.safetensors'), '--overwrite', *model],
+        [
+            *['search', '--query', str(out / 'query'), '--gallery', str(out / 'gallery.safetensors'), '--top', '6'],
+            *['--figure', str(out / 'ranks.png'), '--out', str(out / 'ranks.csv'), *model],
+        ],
+    ]
+    for step in steps:
+        print('\n$ timm-dpa ' + ' '.join(step))
+        verb_args = _parser().parse_args(step)
+        verb_args.run(verb_args)
+
+
+def _check_output(path: str | None, inputs: Sequence[str]) -> None:
+    """A wrong output name shows before the work, not after it."""
+    if path is None:
+        return
+    if not Path(path).absolute().parent.is_dir():
+        raise FileNotFoundError(f'{Path(path).parent}: no such folder for {Path(path).name}')
+    if os.path.isdir(path):
+        raise ValueError(f'{path}: is a folder; give the name of a file in it')
+    if os.path.exists(path) and any(os.path.exists(name) and os.path.samefile(path, name) for name in inputs):
+        raise ValueError(f'{path}: is an input of this command; give another name')
+
+
+class _replacing:  # noqa: N801 a context manager used like a function
+    """Gives a temporary name with the same suffix, renamed to `path` when all went well."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self.temporary = self.path.with_name(f'.tmp{os.getpid()}{self.path.name}')
+
+    def __enter__(self) -> Path:
+        return self.temporary
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is None:
+            os.replace(self.temporary, self.path)
+        else:
+            self.temporary.unlink(missing_ok=True)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""A handful of drawn vehicles, seen from above, to try the package without any data.
+
+They are flat drawings, made here: synthetic images that say nothing about the quality of a model.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+__all__ = ['draw_vehicle', 'make_gallery']
+
+_PAINTS = ('#c9cdd2', '#2a2c30', '#8f1d1d', '#1f3f7a', '#e8e6df', '#5c6b4f', '#d3a01e', '#7a7f86')
+_SIZE = 128  # pixels, a crop
+_SCALE = 4  # drawn larger and reduced: smooth edges
+
+
+def draw_vehicle(identity: int, view: int, seed: int = 0) -> Image.Image:
+    """One vehicle from above, 128 x 128 RGB.
+
+    Args:
+        identity: decides body, paint, roof and load; 0, 1, 2, ...
+        view: decides heading, light, place in the crop and noise; 0, 1, 2, ...
+        seed: of the whole set.
+    """
+    looks = np.random.default_rng([seed, identity])
+    scene = np.random.default_rng([seed, identity, view, 1])
+    side = _SIZE * _SCALE
+    grey = scene.integers(92, 128)
+    ground = Image.new('RGB', (side, side), tuple(int(grey + v) for v in scene.integers(-4, 5, 3)))  # asphalt
+    ImageDraw.Draw(ground).rectangle(
+        (int(side * scene.uniform(0.78, 0.95)), 0, int(side * 0.97), side), fill='#b9b9b2'
+    )  # lane marking
+
+    length, width = looks.uniform(0.62, 0.80) * side, looks.uniform(0.27, 0.36) * side
+    car = Image.new('RGBA', (side, side))
+    draw = ImageDraw.Draw(car)
+    left, top = (side - width) / 2, (side - length) / 2
+    box = (left, top, left + width, top + length)
+    paint = _PAINTS[identity % len(_PAINTS)]
+    draw.rounded_rectangle(box, radius=width * 0.25, fill=paint, outline='#202020', width=_SCALE)
+
+    def part(x0: float, y0: float, x1: float, y1: float, **how) -> None:
+        draw.rounded_rectangle(
+            (left + x0 * width, top + y0 * length, left + x1 * width, top + y1 * length), radius=width * 0.06, **how
+        )
+
+    front = looks.uniform(0.22, 0.30)
+    part(0.10, front, 0.90, front + 0.11, fill='#26323c')  # windscreen
+    if identity % 3 == 1:  # pick-up: open bed with cargo
+        part(0.10, 0.55, 0.90, 0.96, fill='#3a3a3a')
+        for _ in range(3):
+            x, y = looks.uniform(0.15, 0.6), looks.uniform(0.58, 0.85)
+            part(x, y, x + 0.22, y + 0.08, fill=_PAINTS[int(looks.integers(len(_PAINTS)))])
+    else:
+        part(0.12, 0.86, 0.88, 0.92, fill='#26323c')  # rear window
+    if identity % 3 == 2:  # roof rack
+        for y in (0.45, 0.58, 0.71):
+            part(0.12, y, 0.88, y + 0.02, fill='#111111')
+    if looks.random() < 0.5:
+        part(0.30, 0.42, 0.70, 0.53, fill='#0f1a24')  # sunroof
+
+    angle = scene.uniform(-25, 25) + 180 * (view % 2)
+    shift = tuple(scene.integers(-side // 24, side // 24, 2))
+    car = car.rotate(angle, resample=Image.Resampling.BICUBIC, translate=shift)
+    shadow = Image.new('RGBA', car.size)
+    shadow.paste((0, 0, 0, 110), (int(side * 0.03), int(side * 0.03)), car.getchannel('A'))
+    ground.paste(shadow, (0, 0), shadow.filter(ImageFilter.GaussianBlur(side / 60)))
+    ground.paste(car, (0, 0), car)
+
+    pixels = np.asarray(ground.resize((_SIZE, _SIZE), Image.Resampling.LANCZOS), np.float32)
+    light = scene.uniform(0.85, 1.12) * (1 + 0.03 * math.sin(view))
+    pixels = pixels * light + scene.normal(0, 4, pixels.shape)
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def make_gallery(folder: Path, identities: int = 8, views: int = 5, seed: int = 0) -> tuple[list[Path], Path]:
+    """Write `query/` with the first view of each vehicle and `gallery/` with the others, as JPEG.
+
+    Returns:
+        The query files, and the gallery folder.
+    """
+    queries = []
+    for identity in range(identities):
+        for view in range(views):
+            path = folder / ('gallery' if view else 'query') / f'{identity:04d}_{view:03d}.jpg'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw_vehicle(identity, view, seed).save(path, quality=92)
+            if not view:
+                queries.append(path)
+    return queries, folder / 'gallery'

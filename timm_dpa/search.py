@@ -1,0 +1,169 @@
+"""Ranking a gallery by its similarity to queries, and a picture of the ranks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from .images import ImageError, ImageItem, load_rgb
+
+__all__ = ['Match', 'nearest', 'rank_figure']
+
+
+@dataclass(frozen=True)
+class Match:
+    """One place in a ranking: position from 1, cosine similarity in -1..1, and which image."""
+
+    rank: int
+    similarity: float
+    name: str
+
+
+def nearest(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    names: Sequence[str],
+    top: int = 10,
+    excluded: Sequence[frozenset[int]] | None = None,
+) -> list[list[Match]]:
+    """The most similar gallery images of each query, best first.
+
+    Similarities are compared to 9 decimals; equal ones, as of copies of an image, are in the gallery's order.
+
+    Args:
+        queries: `(Q, D)` float32 of unit length.
+        gallery: `(N, D)` float32 of unit length.
+        names: N names.
+        top: how many matches at the most.
+        excluded: for each query the gallery rows that do not count.
+
+    Raises:
+        ValueError: widths that differ, numbers of names and vectors that differ, numbers that are not finite, or `top`
+            below 1.
+    """
+    if top < 1:
+        raise ValueError(f'top must be at least 1, not {top}')
+    if queries.ndim != 2 or gallery.ndim != 2:
+        raise ValueError(f'queries and gallery must be (N, D), not {queries.shape} and {gallery.shape}')
+    if queries.shape[1] != gallery.shape[1]:
+        raise ValueError(f'queries have {queries.shape[1]} numbers, the gallery {gallery.shape[1]}: not of one model')
+    if len(names) != len(gallery):
+        raise ValueError(f'{len(names)} names for {len(gallery)} gallery vectors')
+    if not np.isfinite(queries).all() or not np.isfinite(gallery).all():
+        raise ValueError('embeddings have numbers that are not finite')
+    rankings = []
+    for index, similarity in enumerate(_similarities(queries, gallery)):
+        left_out = excluded[index] if excluded is not None else frozenset()
+        wanted = min(top + len(left_out), len(gallery))
+        # all that reach the similarity of the last place, so that ties do not depend on the partition
+        threshold = np.partition(similarity, len(gallery) - wanted)[len(gallery) - wanted] if wanted else 0.0
+        rows = np.flatnonzero(similarity >= threshold)
+        rows = rows[np.argsort(-similarity[rows], kind='stable')]
+        rows = [row for row in rows.tolist() if row not in left_out][:top]
+        rankings.append([Match(k, float(similarity[row]), names[row]) for k, row in enumerate(rows, start=1)])
+    return rankings
+
+
+def _similarities(
+    queries: np.ndarray, gallery: np.ndarray, chunk: int = 128, block: int = 4096
+) -> Iterator[np.ndarray]:
+    """Cosines of one query after the other; in float64, as in float32 those of equal rows differ by their place."""
+    for start in range(0, len(queries), chunk):
+        some = queries[start : start + chunk].astype(np.float64)
+        result = np.empty((len(some), len(gallery)))
+        for left in range(0, len(gallery), block):
+            result[:, left : left + block] = some @ gallery[left : left + block].astype(np.float64).T
+        yield from result.round(9)
+
+
+def rank_figure(
+    queries: Sequence[str | Path],
+    rankings: Sequence[Sequence[Match]],
+    folders: Sequence[str | Path] = (),
+    tile: int = 144,
+) -> Image.Image:
+    """Draw a row per query: the query, then its matches with rank, similarity and file name.
+
+    Args:
+        queries: image files.
+        rankings: of each query, see `nearest`.
+        folders: where match names that are relative paths are looked for besides the working folder. A grey tile
+            stands for images that have moved.
+        tile: side of a picture in pixels. Images keep their proportions.
+    """
+    label, gap, name_height = 20, 8, 16
+    columns = 1 + max((len(ranking) for ranking in rankings), default=0)
+    width = columns * (tile + gap) + 3 * gap
+    row_height = label + tile + name_height + 2 * gap
+    figure = Image.new('RGB', (width, row_height * len(rankings) + gap), 'white')
+    draw = ImageDraw.Draw(figure)
+    font, small = ImageFont.load_default(14), ImageFont.load_default(11)
+    for row, (query, ranking) in enumerate(zip(queries, rankings, strict=True)):
+        top = row * row_height + gap
+        cells = [('query', str(query), '#1f4e9c')]
+        cells += [(f'{match.rank}   {match.similarity:.4f}', match.name, '#222222') for match in ranking]
+        for column, (title, name, colour) in enumerate(cells):
+            left = gap + column * (tile + gap) + (2 * gap if column else 0)
+            draw.text((left, top), title, fill=colour, font=font)
+            box = (left, top + label, left + tile - 1, top + label + tile - 1)
+            draw.rectangle(box, fill='#eeeeee')
+            picture = _thumbnail(name, folders, tile)
+            if picture is None:
+                draw.text((left + 8, top + label + tile // 2 - 8), 'not available', fill='#777777', font=small)
+            else:
+                offset = ((tile - picture.width) // 2, (tile - picture.height) // 2)
+                figure.paste(picture, (left + offset[0], top + label + offset[1]))
+            draw.rectangle(box, outline=colour, width=3 if not column else 1)
+            text = _fit(Path(name).name, tile, small)
+            draw.text((left, top + label + tile + 2), text, fill='#555555', font=small)
+    return figure
+
+
+def _thumbnail(name: str, folders: Sequence[str | Path], tile: int) -> Image.Image | None:
+    path = _find(name, folders)
+    if path is None:
+        return None
+    try:
+        image = load_rgb(ImageItem(path, str(path)))
+    except ImageError:
+        return None
+    scale = tile / max(image.size)
+    size = tuple(max(1, round(side * scale)) for side in image.size)
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def _find(name: str | Path, folders: Sequence[str | Path]) -> Path | None:
+    """The file that a name stands for: from here, or from one of the folders."""
+    return next((path for folder in ('.', *folders) if (path := Path(folder, name)).is_file()), None)
+
+
+def _fit(text: str, width: int, font) -> str:
+    """`text` in one printable line, its middle left out where it is wider than `width` pixels."""
+    text = ''.join(character if character.isprintable() else '?' for character in text)
+    shown = text
+    while font.getlength(shown) > width and len(text) > 2:
+        text = text[: len(text) // 2] + text[len(text) // 2 + 1 :]
+        shown = f'{text[: len(text) // 2]}...{text[len(text) // 2 :]}'
+    return shown
+
+
+def same_files(
+    paths: Sequence[str | Path], names: Sequence[str], folders: Sequence[str | Path] = ()
+) -> list[frozenset[int]]:
+    """For each path the positions of the names that are this very file, whatever it is called there."""
+    positions: dict[tuple[int, int], set[int]] = {}
+    for index, name in enumerate(names):
+        found = _find(name, folders)
+        if found is not None:
+            positions.setdefault(_identity(found), set()).add(index)
+    return [frozenset(positions.get(_identity(path), ())) for path in paths]
+
+
+def _identity(path: str | Path) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
