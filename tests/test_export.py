@@ -8,6 +8,8 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import timm
 import torch
@@ -15,10 +17,6 @@ from torch import nn
 
 import timm_dpa.export
 from timm_dpa.export import FORMATS, ExportError, ExportReport, export_model, read_metadata
-
-onnx = pytest.importorskip('onnx')
-onnxruntime = pytest.importorskip('onnxruntime')
-pytest.importorskip('onnxscript')
 
 
 def lively(model: nn.Module, seed: int = 0) -> nn.Module:

@@ -146,12 +146,15 @@ def test_a_map_smaller_than_the_kernel_is_an_error():
         conv(torch.randn(2, 12, 8, 2))
 
 
-def test_a_training_batch_of_one_names_the_reason():
+def test_a_training_batch_of_one_uses_the_running_statistics():
     conv = build().train()
-    with pytest.raises(AssertionError, match='at least 2 images'):
-        conv(torch.randn(1, 12, 8, 8))
-    conv.attention.bn.eval()
-    assert conv(torch.randn(1, 12, 8, 8)).isfinite().all()
+    x = torch.randn(1, 12, 8, 8)
+    before = conv.attention.bn.running_mean.clone()
+    y = conv(x)
+    torch.testing.assert_close(conv.attention.bn.running_mean, before, rtol=0, atol=0)
+    torch.testing.assert_close(y, conv.eval()(x), rtol=0, atol=0)
+    y.square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in conv.parameters())
 
 
 @pytest.mark.parametrize(

@@ -189,9 +189,6 @@ class TestFigure:
         except OSError:
             pytest.skip('no such names on this file system')
         figure = self.draw(path, path)
-        assert (
-            self.box(figure[:, : self.TILE + 8], crops['wide'][1]) == (48, 94) or self.box(figure, crops['wide'][1])[0]
-        )
-        # the text stays below its picture
-        texts = figure[self.TILE + 30 :, 8 + self.TILE + 1 : 8 + self.TILE + 20]
-        assert (texts == 255).all()
+        assert self.box(figure[:, : self.TILE + 8], crops['wide'][1])[0] > 40
+        gap = figure[self.TILE + 30 :, self.TILE + 9 : self.TILE + 20]  # right of the query's name, which is shortened
+        assert (gap == 255).all()

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from timm.layers import create_attn, to_2tuple
 from torch import nn
 
+from .norm import VectorBatchNorm
 from .odconv import ODConv2d, product_over_channels
 from .pooling import PoolingPair, SoftPool
 
@@ -123,9 +124,9 @@ class SpatialPoolingAttention(nn.Module):
         self.conv1 = nn.Conv2d(2 * self.grid_size[0] * self.grid_size[1], channels, 1, bias=False, **dd)
         # 3 x 3 kernels on 1 x 1 maps: only the centre tap counts, the others are kept for the released checkpoints
         self.fc1 = ODConv2d(channels, hidden, 3, padding=1, kernel_num=kernel_num, **dd)
-        self.bn1 = nn.BatchNorm1d(hidden, **dd)
+        self.bn1 = VectorBatchNorm(hidden, **dd)
         self.fc2 = ODConv2d(hidden, channels, 3, padding=1, kernel_num=kernel_num, **dd)
-        self.bn2 = nn.BatchNorm1d(channels, **dd)
+        self.bn2 = VectorBatchNorm(channels, **dd)
         self.relu = nn.ReLU(inplace=True)
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:

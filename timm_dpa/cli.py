@@ -36,15 +36,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'timm-dpa {args.verb}: interrupted{advice}', file=sys.stderr)
         return 130
     except BrokenPipeError:  # ... | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 0
     except (ValueError, TypeError, FileNotFoundError, NotADirectoryError) as error:
         print(f'timm-dpa {args.verb}: {_one_line(error)}', file=sys.stderr)
         return 2
     except (RuntimeError, OSError, MemoryError) as error:
         print(f'timm-dpa {args.verb}: {_one_line(error)}', file=sys.stderr)
+        try:
+            print(end='', flush=True)
+        except OSError:
+            _discard_output()
         return 1
     return 0
+
+
+def _discard_output() -> None:
+    """What cannot be written would make Python complain when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(error: BaseException) -> str:

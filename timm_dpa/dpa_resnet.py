@@ -21,6 +21,7 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
 from .attention import create_stage_attn
+from .norm import VectorBatchNorm
 from .pooling import GeMPool
 
 __all__ = [
@@ -146,8 +147,7 @@ class ReIDResNet(ResNet):
             self.neck = nn.Identity()
         elif not self.has_neck or width != self.head_hidden_size:
             # without a bias: embeddings of a cosine metric want no offset, the released one is frozen at 0
-            self.neck = nn.BatchNorm1d(width, **dd)
-            self.neck.register_parameter('bias', None)
+            self.neck = VectorBatchNorm(width, bias=False, **dd)
         self.has_neck = bool(global_pool)
         self.num_classes = num_classes
         self.head_hidden_size = width
@@ -189,12 +189,6 @@ class ReIDResNet(ResNet):
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """From the last map `(B, C, H, W)` the embedding `(B, head_hidden_size)`, or the logits `(B, num_classes)`."""
         x = self.global_pool(x)
-        if self.has_neck and self.neck.training:
-            torch._assert(
-                x.shape[0] > 1,
-                'the batch-norm neck sees one value per image, so that a training batch needs at least 2 images; use a '
-                'larger batch (drop_last=True), or freeze it with model.neck.eval()',
-            )
         x = self.neck(x)
         if self.drop_rate:
             x = F.dropout(x, p=float(self.drop_rate), training=self.training)
@@ -237,7 +231,11 @@ def _cfg(**kwargs) -> dict[str, Any]:
 def _released_cfgs(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """`arch.tag` -> configuration of every set of weights in the manifest `weights.json`."""
     return {
-        f'{entry["architecture"]}.{entry["tag"]}': _cfg(hf_hub_id=entry['hf_hub_id'], **entry.get('cfg', {}))
+        f'{entry["architecture"]}.{entry["tag"]}': _cfg(
+            hf_hub_id=entry['hf_hub_id'],
+            # JSON has no tuples, timm's configurations have no lists
+            **{key: tuple(value) if isinstance(value, list) else value for key, value in entry.get('cfg', {}).items()},
+        )
         for entry in manifest['weights']
     }
 

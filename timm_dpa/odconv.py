@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from timm.layers import to_2tuple
 from torch import nn
 
+from .norm import VectorBatchNorm
+
 __all__ = ['ODConv2d', 'ODConvAttention']
 
 
@@ -80,7 +82,7 @@ class ODConvAttention(nn.Module):
         self.temperature = temperature
         width = max(int(in_channels * reduction), min_channels)
         self.fc = nn.Linear(in_channels, width, bias=False, **dd)
-        self.bn = nn.BatchNorm1d(width, **dd)
+        self.bn = VectorBatchNorm(width, **dd)
         self.relu = nn.ReLU(inplace=True)
         self.channel_fc = nn.Linear(width, in_channels, **dd)
         # in a depth-wise convolution a filter sees one channel, so that the two attentions would be the same
@@ -100,12 +102,6 @@ class ODConvAttention(nn.Module):
         """From the pooled input `(B, C_in)` the attentions of channels `(B, C_in)`, filters `(B, C_out)`, taps
         `(B, kh * kw)` and kernels `(B, K)`, None for those that the convolution has not.
         """
-        if self.bn.training:
-            torch._assert(
-                pooled.shape[0] > 1,
-                'ODConv2d: its BatchNorm sees one value per image, so that a training batch needs at least 2 images; '
-                'use a larger batch (drop_last=True), or freeze BatchNorm with module.eval()',
-            )
         squeezed = self.relu(self.bn(self.fc(pooled)))
         channel = torch.sigmoid(self.channel_fc(squeezed) / self.temperature)
         filters: torch.Tensor | None = None

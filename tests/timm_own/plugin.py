@@ -15,17 +15,14 @@ import torch
 import timm_dpa  # noqa: F401  registers the models, before timm's test files list them
 
 # Tests parametrised with a hand-written list: what follows the model's name in each case.
-# Left out are those that a ReID ResNet cannot pass by its nature:
-# - test_forward_after_prune_intermediate_layers trains on one image, which the batch norms of dynamic convolutions
-#   refuse; test_prune_intermediate_layers_contract checks the same with two.
-# - test_catavgmax_unsupported is for models that reject this pooling.
-# and those that timm's own ResNet fails, for want of something: test_feature_getter_stage_ends_torchscript,
+# Left out are test_catavgmax_unsupported, which is for models that reject this pooling, and those that timm's own ResNet fails, for want of something: test_feature_getter_stage_ends_torchscript,
 # test_headless_checkpoint_reload, test_mobile_model_fusion_features, test_model_init_weights_after_to_empty.
 RETARGETED = {
     'test_reset_classifier_keeps_pool': [()],
     'test_features_only_grad_checkpointing_backward': [()],
     'test_model_features_output_stride': [()],
     'test_prune_intermediate_layers_params_used': [()],
+    'test_forward_after_prune_intermediate_layers': [()],
     'test_head_hidden_size': [({},), ({'global_pool': 'avg'},)],
     'test_features_only_feature_cls_class': [()],
     'test_prune_intermediate_layers_last_feature': [(True,)],
