@@ -65,7 +65,8 @@ class ReIDResNet(ResNet):
 
     Args:
         block, layers: as in timm's `ResNet`, and so are all arguments that are not listed here.
-        attn_layer: attention after the stages of `attn_stages`, a name of `create_stage_attn`; None for none.
+        attn_layer: attention after the stages of `attn_stages`, a name of `create_stage_attn`; None for none (to take
+            it off through `timm.create_model`, which drops None, use `attn_stages=()`).
         attn_stages: stages 1-4 that end with an attention, in any combination (table 5 of the paper).
         attn_args: further options of the attention, such as `{'kernel_num': 4}`. `dpa` and `spa` get the base grid of
             their stage at 256 x 256 pixels unless `grid_size` is given.
@@ -97,6 +98,8 @@ class ReIDResNet(ResNet):
         stages = (attn_stages,) if isinstance(attn_stages, int) else tuple(attn_stages)
         if len(set(stages)) != len(stages) or not set(stages) <= {1, 2, 3, 4}:
             raise ValueError(f'attn_stages must be different stages of 1, 2, 3, 4, not {attn_stages!r}')
+        if attn_layer is None and attn_args:
+            raise ValueError(f'attn_args={attn_args!r} without an attn_layer')
         _check_classifier(num_classes, global_pool)
         if last_stride not in (1, 2):
             raise ValueError(f'last_stride must be 1 or 2, not {last_stride!r}')
