@@ -367,6 +367,16 @@ class TestDamage:
                     errors.append(str(error))
         assert all(error.startswith(str(path)) for error in errors)
 
+    def test_truncated_and_turned(self, tmp_path, rng):
+        """What is cut off must not be hidden by what is done about damaged EXIF."""
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        path = tmp_path / 'cut.jpg'
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path, exif=exif)
+        path.write_bytes(path.read_bytes()[:-500])
+        with pytest.raises(ImageError, match=r'cut\.jpg: '):
+            load(path)
+
     def test_vanished(self, tmp_path):
         with pytest.raises(ImageError, match=r'gone\.jpg: .*No such file'):
             load(tmp_path / 'gone.jpg')

@@ -64,9 +64,12 @@ class TestNearest:
         assert order == plain(queries, gallery, top)
         assert order[0][:5] == copies[:top]
 
-    def test_all_are_equal(self):
-        gallery = np.tile(unit((1, 16)), (50, 1))
-        assert rows(nearest(gallery[:2], gallery, [str(i) for i in range(50)], 3)) == [[0, 1, 2]] * 2
+    def test_few_different_ones(self):
+        few = unit((3, 16))
+        gallery = few[np.random.default_rng(0).integers(0, 3, 2000)]
+        names = [str(i) for i in range(2000)]
+        assert rows(nearest(few, gallery, names, 1500)) == plain(few, gallery, 1500)
+        assert rows(nearest(few[:1], np.tile(few[:1], (500, 1)), names[:500], 3)) == [[0, 1, 2]]
 
     def test_excluded(self, gallery, names):
         queries = unit((3, 32), seed=1)

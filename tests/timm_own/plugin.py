@@ -15,7 +15,7 @@ import torch
 import timm_dpa  # noqa: F401  registers the models, before timm's test files list them
 
 # Tests parametrised with a hand-written list: what follows the model's name in each case.
-# Left out are test_catavgmax_unsupported, which is for models that reject this pooling, and those that timm's own ResNet
+# Left out are test_catavgmax_unsupported, for models that reject this pooling, and those that timm's own ResNet
 # fails, for want of something: test_feature_getter_stage_ends_torchscript, test_headless_checkpoint_reload,
 # test_mobile_model_fusion_features, test_model_init_weights_after_to_empty.
 RETARGETED = {
