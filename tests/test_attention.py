@@ -9,7 +9,7 @@ from tests.support import reference
 from tests.support.modules import float64_state, randomise
 from tests.test_odconv import released_state
 from timm_dpa import ChannelPoolingAttention, DualPoolingAttention, SpatialPoolingAttention, create_stage_attn
-from timm_dpa.attention import ATTN_LAYERS
+from timm_dpa.attention import ATTN_LAYERS, _gated
 
 FIXTURE = load_file(Path(__file__).parent / 'data' / 'public_modules_c64.safetensors')
 
@@ -38,6 +38,13 @@ def test_gradient_equals_the_released_implementation(released, memory_format):
     x = FIXTURE['x'].to(memory_format=memory_format).clone().requires_grad_()
     released(x).square().sum().backward()
     torch.testing.assert_close(x.grad, FIXTURE['grad_x_of_sum_sq_dpa'], rtol=1e-3, atol=1e-5)
+
+
+def test_gradient_of_the_two_gates_equals_finite_differences():
+    generator = torch.Generator().manual_seed(0)
+    x, channel = (torch.randn(2, 3, 4, 3, dtype=torch.float64, generator=generator).requires_grad_() for _ in range(2))
+    spatial = torch.randn(2, 3, 1, 1, dtype=torch.float64, generator=generator).requires_grad_()
+    assert torch.autograd.gradcheck(_gated, (x, channel, spatial))
 
 
 SHAPES = [(2, 64, 16, 16), (1, 17, 5, 9), (3, 6, 1, 1), (2, 32, 20, 12)]

@@ -68,6 +68,10 @@ class ChannelPoolingAttention(nn.Module):
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """X' of eq. 8, the shape of `x`, in 0..1."""
+        return (x + self.response(x)).sigmoid_()
+
+    def response(self, x: torch.Tensor) -> torch.Tensor:
+        """What eq. 8 adds to `x` before the sigmoid, `(B, C, H, W)`."""
         # eq. 5-7, (avg + soft) * (gem - min), are an affine map of each channel of soft: fc1 applies it
         avg, contrast = self.pool(x)
         avg, contrast = avg.flatten(1), contrast.flatten(1)
@@ -75,8 +79,7 @@ class ChannelPoolingAttention(nn.Module):
         soft_mean = avg if self.soft_pool.kernel_size == 1 else soft.mean((2, 3))
         pooled = self.fc1.forward_affine(soft, soft_mean, scale=contrast, shift=avg * contrast)
         pooled = self.relu(self.bn1(pooled))
-        pooled = self.relu(self.bn2(self.fc2(pooled)))
-        return (x + pooled).sigmoid_()
+        return self.relu(self.bn2(self.fc2(pooled)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.gate(x)
@@ -131,6 +134,10 @@ class SpatialPoolingAttention(nn.Module):
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """X'' of eq. 12, the shape of `x`, in 0..1."""
+        return (x + self.response(x)[:, :, None, None]).sigmoid_()
+
+    def response(self, x: torch.Tensor) -> torch.Tensor:
+        """What eq. 12 adds to every position of `x` before the sigmoid, `(B, C)`."""
         # conv2 is linear: the average is the same in every channel and takes no pass over the map of its own
         weighed = product_over_channels(self.soft_pool(x), self.conv2.weight.flatten(1))
         avg, contrast = self.pool(x)
@@ -139,8 +146,7 @@ class SpatialPoolingAttention(nn.Module):
         descriptors = F.interpolate(descriptors, size=self.grid_size, mode='bilinear', align_corners=False)
         pooled = F.linear(descriptors.flatten(1), self.conv1.weight.flatten(1))
         pooled = self.relu(self.bn1(self.fc1.forward_pooled(pooled)))
-        pooled = self.relu(self.bn2(self.fc2.forward_pooled(pooled)))
-        return (x + pooled[:, :, None, None]).sigmoid_()
+        return self.relu(self.bn2(self.fc2.forward_pooled(pooled)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.gate(x)
@@ -190,7 +196,37 @@ class DualPoolingAttention(nn.Module):
         self.cpa = ChannelPoolingAttention(channels, **shared)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (x * self.spa.gate(x)).mul_(self.cpa.gate(x))
+        return _gated(x, self.cpa.response(x), self.spa.response(x)[:, :, None, None])
+
+
+@torch.fx.wrap
+def _gated(x: torch.Tensor, channel: torch.Tensor, spatial: torch.Tensor) -> torch.Tensor:
+    """`x * sigmoid(x + channel) * sigmoid(x + spatial)`; a leaf for torch.fx, as TorchScript has no autograd functions."""
+    if not torch.jit.is_scripting():  # noqa: SIM102 TorchScript leaves out the branch only if the test stands alone
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return _Gated.apply(x, channel, spatial)
+    return (x * (x + spatial).sigmoid_()).mul_((x + channel).sigmoid_())
+
+
+class _Gated(torch.autograd.Function):
+    """The same with a gradient that needs half of the maps that autograd would make."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, channel: torch.Tensor, spatial: torch.Tensor) -> torch.Tensor:
+        channel_gate = (x + channel).sigmoid_()
+        spatial_gate = (x + spatial).sigmoid_()
+        ctx.save_for_backward(x, channel_gate, spatial_gate)
+        return (x * spatial_gate).mul_(channel_gate)
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        x, channel_gate, spatial_gate = ctx.saved_tensors
+        factor = (grad * channel_gate).mul_(spatial_gate)
+        common = factor * x
+        through_spatial = torch.addcmul(common, common, spatial_gate, value=-1)
+        through_channel = common.addcmul_(common, channel_gate, value=-1)
+        grad_x = factor.add_(through_channel).add_(through_spatial)
+        return grad_x, through_channel, through_spatial.sum((2, 3), keepdim=True)
 
 
 def _hidden_channels(channels: int, reduction: int) -> int:

@@ -32,6 +32,12 @@ def product_over_channels(x: torch.Tensor, weight: torch.Tensor, groups: int = 1
 
 
 @torch.fx.wrap
+def _scale(x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """`x * factor`, in place where autograd would not have to copy `x` for it: fresh memory costs more than arithmetic."""
+    return x * factor if torch.is_grad_enabled() else x.mul_(factor)
+
+
+@torch.fx.wrap
 def _fold_taps(
     x: torch.Tensor,
     channels: int,
@@ -222,23 +228,22 @@ class ODConv2d(nn.Module):
             x.shape[3] + 2 * self.padding[1] > self.dilation[1] * (self.kernel_w - 1),
             'ODConv2d: the map is narrower than the kernel; use a larger image or more padding',
         )
-        # In-place products: fresh memory for a map costs more than the arithmetic. Autograd copies where it must.
         weight = self.weight.reshape(
             self.kernel_num, self.out_channels, -1, self.taps
         )  # (K, C_out, C_in / groups, taps)
         if taps is None:
             x = self._project(_pad_and_stride(x, self.padding, self.stride), weight.flatten(2), kernels)
         elif self.unfold_first:
-            x = self._unfold(x).mul_(taps.repeat_interleave(self.in_channels, 1)[:, :, None, None])
+            x = _scale(self._unfold(x), taps.repeat_interleave(self.in_channels, 1)[:, :, None, None])
             x = self._project(x, weight.transpose(2, 3).flatten(2), kernels)
         else:
             x = self._project(x, weight.transpose(2, 3).flatten(1, 2), kernels)
-            x = x.mul_(taps.repeat(1, self.out_channels)[:, :, None, None])
+            x = _scale(x, taps.repeat(1, self.out_channels)[:, :, None, None])
             x = _fold_taps(
                 x, self.out_channels, (self.kernel_h, self.kernel_w), self.stride, self.padding, self.dilation
             )
         if filters is not None:
-            x = x.mul_(filters[:, :, None, None])
+            x = _scale(x, filters[:, :, None, None])
         return x
 
     def forward_pooled(self, x: torch.Tensor) -> torch.Tensor:
