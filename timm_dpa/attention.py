@@ -201,7 +201,7 @@ class DualPoolingAttention(nn.Module):
 
 @torch.fx.wrap
 def _gated(x: torch.Tensor, channel: torch.Tensor, spatial: torch.Tensor) -> torch.Tensor:
-    """`x * sigmoid(x + channel) * sigmoid(x + spatial)`; a leaf for torch.fx, as TorchScript has no autograd functions."""
+    """`x * sigmoid(x + channel) * sigmoid(x + spatial)`; a leaf for torch.fx, which TorchScript may compile later."""
     if not torch.jit.is_scripting():  # noqa: SIM102 TorchScript leaves out the branch only if the test stands alone
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             return _Gated.apply(x, channel, spatial)

@@ -33,7 +33,7 @@ def product_over_channels(x: torch.Tensor, weight: torch.Tensor, groups: int = 1
 
 @torch.fx.wrap
 def _scale(x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """`x * factor`, in place where autograd would not have to copy `x` for it: fresh memory costs more than arithmetic."""
+    """`x * factor`, in place where autograd need not keep `x`: fresh memory costs more than the arithmetic."""
     return x * factor if torch.is_grad_enabled() else x.mul_(factor)
 
 
