@@ -1,0 +1,1 @@
+"""Training and evaluation of vehicle re-identification; installed as `timm_dpa.train`."""
