@@ -9,6 +9,7 @@ from .attention import ChannelPoolingAttention, DualPoolingAttention, SpatialPoo
 from .dpa_resnet import ReIDResNet
 from .odconv import ODConv2d
 from .pooling import AvgPool, GeMPool, MinPool, SoftPool
+from .reid_timm import ReIDBackbone
 
 try:
     __version__ = version('timm-dpa')
@@ -23,6 +24,7 @@ __all__ = [
     'GeMPool',
     'MinPool',
     'ODConv2d',
+    'ReIDBackbone',
     'ReIDResNet',
     'SoftPool',
     'SpatialPoolingAttention',

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from timm_dpa import __version__
+from timm_dpa.cli_options import add_model_options, check_output, image_size, make_extractor, replacing
+from timm_dpa.cli_train import add_train_verbs
 
 __all__ = ['main']
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.run(args)
         print(end='', flush=True)  # a closed pipe or a full disk shows here
     except KeyboardInterrupt:
-        advice = '; the same command goes on from here' if args.verb == 'embed' else ''
+        advice = '; the same command goes on from here' if args.verb in ('embed', 'train', 'ablate') else ''
         print(f'timm-dpa {args.verb}: interrupted{advice}', file=sys.stderr)
         return 130
     except BrokenPipeError:  # ... | head
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, FileNotFoundError, NotADirectoryError) as error:
         print(f'timm-dpa {args.verb}: {_one_line(error)}', file=sys.stderr)
         return 2
-    except (RuntimeError, OSError, MemoryError) as error:
+    except (RuntimeError, OSError, MemoryError, ArithmeticError, ImportError) as error:
         print(f'timm-dpa {args.verb}: {_one_line(error)}', file=sys.stderr)
         try:
             print(end='', flush=True)
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument('images', nargs='+', metavar='IMAGE', help='image files, and folders of them')
     embed.add_argument('--out', required=True, metavar='FILE', help='safetensors file to write; continued if it exists')
     embed.add_argument('--overwrite', action='store_true', help='replace FILE where it holds other vectors')
-    _add_model_options(embed)
+    add_model_options(embed)
 
     search = verb(
         'search',
@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument('--top', type=int, default=10, metavar='N', help='matches of each query (default 10)')
     search.add_argument('--figure', metavar='FILE', help='picture of the ranks to write (.png or .jpg)')
     search.add_argument('--out', metavar='FILE', help='CSV table to write')
-    _add_model_options(search)
+    add_model_options(search)
 
     models = verb('models', _models, 'list the models', "timm-dpa models 'dpa_*'")
     models.add_argument('pattern', nargs='?', default='*', help='names to list, with * and ? (default all)')
@@ -114,54 +114,18 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument('--dynamic-size', action='store_true', help='accept images of any size')
     export.add_argument('--checkpoint', metavar='FILE', help='weights to load')
 
+    add_train_verbs(verb)
+
     demo = verb('demo', _demo, 'draw a few vehicles, embed and rank them', 'timm-dpa demo --out demo')
     demo.add_argument('--out', default='demo', metavar='FOLDER', help='folder to write (default demo)')
     demo.add_argument('--model', default='dpa_resnet18', help='name of a model (default dpa_resnet18)')
     return parser
 
 
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group('model')
-    group.add_argument('--model', metavar='NAME', help='model name (default dpa_resnet50, or the one of the gallery)')
-    group.add_argument('--checkpoint', metavar='FILE', help='weights to load into it')
-    group.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps')
-    group.add_argument('--precision', default='auto', choices=('auto', 'fp32', 'bf16', 'fp16'))
-    group.add_argument('--batch-size', type=int, default=32, metavar='N')
-    group.add_argument('--image-size', type=int, nargs='+', metavar='PX', help='side, or height and width')
-    group.add_argument('--workers', type=int, metavar='N', help='decoding threads')
-
-
-def _image_size(values: list[int] | None) -> tuple[int, int] | None:
-    if values is None:
-        return None
-    if len(values) > 2:
-        raise ValueError('--image-size takes a side, or a height and a width')
-    return (values[0], values[-1])
-
-
-def _extractor(args: argparse.Namespace, defaults: dict[str, str] | None = None):
-    """The extractor that the options describe; what they leave open is taken from a gallery's metadata."""
-    from timm_dpa.features import FeatureExtractor
-
-    defaults = defaults or {}
-    size = _image_size(args.image_size)
-    if size is None and 'input_size' in defaults:
-        size = tuple(json.loads(defaults['input_size'])[1:])
-    return FeatureExtractor(
-        args.model or defaults.get('source') or 'dpa_resnet50',
-        pretrained=args.checkpoint or (None if args.model else defaults.get('checkpoint')) or None,
-        device=args.device,
-        precision=args.precision,
-        batch_size=args.batch_size,
-        image_size=size,
-        workers=args.workers,
-    )
-
-
 def _embed(args: argparse.Namespace) -> None:
     from timm_dpa.vectors import embed_to_file
 
-    report = embed_to_file(_extractor(args), args.images, args.out, overwrite=args.overwrite)
+    report = embed_to_file(make_extractor(args), args.images, args.out, overwrite=args.overwrite)
     known = report.total - report.embedded
     print(f'{report.embedded} images embedded' + (f', {known} known from an earlier run' if known else ''))
     if report.failures:
@@ -180,7 +144,7 @@ def _search(args: argparse.Namespace) -> None:
     if args.figure and not args.figure.lower().endswith(_FIGURE_SUFFIXES):
         raise ValueError(f'--figure {args.figure}: the name must end in {" or ".join(_FIGURE_SUFFIXES)}')
     for path in (args.figure, args.out):
-        _check_output(path, inputs=[args.gallery, *args.query])
+        check_output(path, inputs=[args.gallery, *args.query])
     query_items = list(iter_images(args.query))
     gallery = Path(args.gallery)
     if not gallery.exists():
@@ -188,7 +152,7 @@ def _search(args: argparse.Namespace) -> None:
     stored = None if gallery.is_dir() else load_vectors(gallery)
     if stored is None:
         find_images(gallery)
-    extractor = _extractor(args, stored and stored.metadata)
+    extractor = make_extractor(args, stored and stored.metadata)
     if stored is not None:
         check_same_origin(stored, extractor.describe(), gallery, extractor.embedding_size)
     queries = extractor.run(query_items)
@@ -205,7 +169,7 @@ def _search(args: argparse.Namespace) -> None:
     # files first: the table may go to a pipe that closes
     if args.out:
         with (
-            _replacing(args.out) as temporary,
+            replacing(args.out) as temporary,
             open(temporary, 'w', newline='', encoding='utf-8', errors='surrogateescape') as file,
         ):
             writer = csv.writer(file)
@@ -214,7 +178,7 @@ def _search(args: argparse.Namespace) -> None:
                 writer.writerows([query, match.rank, f'{match.similarity:.6f}', match.name] for match in ranking)
     drawn = [ranking[:_FIGURE_LIMIT] for ranking in rankings[:_FIGURE_LIMIT]]
     if args.figure:
-        with _replacing(args.figure) as temporary:
+        with replacing(args.figure) as temporary:
             rank_figure(queries.names[: len(drawn)], drawn, folders).save(temporary)
     for query, ranking, left_out in zip(queries.names, rankings, excluded, strict=True):
         note = ', itself left out' if left_out else ''
@@ -240,7 +204,7 @@ def _export(args: argparse.Namespace) -> None:
     from timm_dpa.features import create_embedding_model
 
     model = create_embedding_model(args.model, args.checkpoint)
-    size = _image_size(args.image_size)
+    size = image_size(args.image_size)
     report = export_model(model, args.out, format=args.format, image_size=size, dynamic_size=args.dynamic_size)
     sizes = ', '.join(f'{height} x {width}' for height, width in report.image_sizes)
     print(f'{report.format}, {report.file_size / 1e6:.1f} MB, checked with images of {sizes}')
@@ -266,35 +230,6 @@ def _demo(args: argparse.Namespace) -> None:
         print('\n$ timm-dpa ' + ' '.join(step))
         verb_args = _parser().parse_args(step)
         verb_args.run(verb_args)
-
-
-def _check_output(path: str | None, inputs: Sequence[str]) -> None:
-    """A wrong output name shows before the work, not after it."""
-    if path is None:
-        return
-    if not Path(path).absolute().parent.is_dir():
-        raise FileNotFoundError(f'{Path(path).parent}: no such folder for {Path(path).name}')
-    if os.path.isdir(path):
-        raise ValueError(f'{path}: is a folder; give the name of a file in it')
-    if os.path.exists(path) and any(os.path.exists(name) and os.path.samefile(path, name) for name in inputs):
-        raise ValueError(f'{path}: is an input of this command; give another name')
-
-
-class _replacing:  # noqa: N801 a context manager used like a function
-    """Gives a temporary name with the same suffix, renamed to `path` when all went well."""
-
-    def __init__(self, path: str) -> None:
-        self.path = Path(path)
-        self.temporary = self.path.with_name(f'.tmp{os.getpid()}{self.path.name}')
-
-    def __enter__(self) -> Path:
-        return self.temporary
-
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is None:
-            os.replace(self.temporary, self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
 
 
 if __name__ == '__main__':

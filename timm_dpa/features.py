@@ -27,7 +27,7 @@ from torch import nn
 from .images import ImageError, ImageItem, iter_images, load_rgb
 from .init_weights import load_weights
 
-__all__ = ['Embeddings', 'FeatureExtractor', 'create_embedding_model']
+__all__ = ['Embeddings', 'FeatureExtractor', 'autocast_dtype', 'create_embedding_model', 'resolve_device']
 
 _logger = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ class FeatureExtractor:
         batch_size: images that are computed together; more use more memory.
         image_size: side, or height and width, in pixels, to which images are resized; None for the model's own.
         workers: threads that decode.
+        flip: embed the sum of an image and of its mirror image, each of unit length; takes twice the time.
 
     Raises:
         ValueError: no such model, precision or device, no RGB model, sizes below 1, or weights of another model.
@@ -86,20 +87,19 @@ class FeatureExtractor:
         batch_size: int = 32,
         image_size: int | tuple[int, int] | None = None,
         workers: int | None = None,
+        flip: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f'batch_size must be at least 1, not {batch_size}')
         if workers is not None and workers < 1:
             raise ValueError(f'workers must be at least 1, not {workers}')
-        if precision != 'auto' and precision not in _PRECISIONS:
-            raise ValueError(f'unknown precision {precision!r}; choose auto, {", ".join(_PRECISIONS)}')
         if isinstance(model, nn.Module):
             if pretrained is not None:
                 raise ValueError('pretrained is for a model that is given by name; load the weights into the module')
             self.model = model
             self.origin: dict[str, str] = {}
             self.device = next(model.parameters()).device
-            wanted = self.device if device == 'auto' else _device(device)
+            wanted = self.device if device == 'auto' else resolve_device(device)
             if wanted.type != self.device.type or wanted.index not in (None, self.device.index):
                 raise ValueError(f'the module is on {self.device}; move it with .to({str(wanted)!r}) first')
         elif isinstance(model, str):
@@ -109,7 +109,7 @@ class FeatureExtractor:
             self.origin = {'source': model}
             if pretrained and pretrained is not True:
                 self.origin['checkpoint'] = os.path.abspath(pretrained)
-            self.device = _device(device)
+            self.device = resolve_device(device)
             self.model = create_embedding_model(model, pretrained)
             self.model.to(self.device, memory_format=torch.channels_last).eval()
         else:
@@ -118,8 +118,9 @@ class FeatureExtractor:
             raise ValueError(f'{type(self.model).__name__} is no model of timm.create_model, which this needs')
         if getattr(self.model, 'in_chans', 3) != 3:
             raise ValueError(f'the model takes {self.model.in_chans} channels; embeddings are made of RGB, in_chans=3')
-        self.autocast_dtype = _choose_precision(self.device) if precision == 'auto' else _PRECISIONS[precision]
+        self.autocast_dtype = autocast_dtype(precision, self.device)
         self.batch_size = batch_size
+        self.flip = flip
         self.workers = workers or max(2, torch.get_num_threads())
         self.data_config = resolve_data_config(model=self.model)
         if image_size is not None:
@@ -157,6 +158,7 @@ class FeatureExtractor:
         return {
             'model': config.get('architecture', type(self.model).__name__) + (f'.{tag}' if tag else ''),
             'network_sha256': digest.hexdigest(),
+            'flip': json.dumps(self.flip),
             **{
                 key: json.dumps(self.data_config[key])
                 for key in ('input_size', 'mean', 'std', 'interpolation', 'crop_mode', 'crop_pct')
@@ -285,7 +287,13 @@ class FeatureExtractor:
         if self.autocast_dtype is None:
             x = x.to(next(self.model.parameters()).dtype)
         with autocast, _eval_mode(self.model):
-            x = self.model.forward_head(self.model.forward_features(x), pre_logits=True)
+            embedding = self._unit(x)
+            if self.flip:
+                embedding = F.normalize(embedding + self._unit(x.flip(-1)), dim=1)
+        return embedding
+
+    def _unit(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.model.forward_head(self.model.forward_features(x), pre_logits=True)
         if x.ndim != 2:
             raise ValueError(
                 f'the model gives {x.ndim}-dimensional features; create it with a global_pool, such as "gem"'
@@ -321,7 +329,12 @@ def _create(name: str, pretrained: bool) -> nn.Module:
         raise RuntimeError(f'{name}: its weights cannot be had ({error})') from error
 
 
-def _device(name: str | torch.device) -> torch.device:
+def resolve_device(name: str | torch.device) -> torch.device:
+    """The device of that name; `'auto'` is CUDA, MPS or the CPU, in this order.
+
+    Raises:
+        ValueError: it cannot be used here.
+    """
     if name == 'auto':
         return _choose_device()
     try:
@@ -340,7 +353,16 @@ def _choose_device() -> torch.device:
     return torch.device('cpu')
 
 
-def _choose_precision(device: torch.device) -> torch.dtype | None:
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """What to compute in, None for float32; `precision` as in `FeatureExtractor`.
+
+    Raises:
+        ValueError: unknown precision.
+    """
+    if precision != 'auto':
+        if precision not in _PRECISIONS:
+            raise ValueError(f'unknown precision {precision!r}; choose auto, {", ".join(_PRECISIONS)}')
+        return _PRECISIONS[precision]
     if device.type == 'cuda':
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     # only matrix units pay: with AVX-512 bf16 alone a ResNet-18 reached 0.75 of its rate in fp32

@@ -14,6 +14,7 @@ from timm.models import adapt_input_conv, is_model, load_state_dict
 from torch import nn
 
 from .dpa_resnet import ReIDResNet
+from .reid_timm import ReIDBackbone
 
 __all__ = ['InitReport', 'init_backbone', 'load_weights']
 
@@ -49,7 +50,9 @@ class InitReport:
         )
 
 
-def init_backbone(model: ReIDResNet, init_from: str | os.PathLike[str] = 'timm/resnet50.a1_in1k') -> InitReport:
+def init_backbone(
+    model: ReIDResNet | ReIDBackbone, init_from: str | os.PathLike[str] = 'timm/resnet50.a1_in1k'
+) -> InitReport:
     """Fill the backbone of `model` with trained weights, and with it all else that the source has and fits.
 
     Args:
@@ -76,20 +79,35 @@ def init_backbone(model: ReIDResNet, init_from: str | os.PathLike[str] = 'timm/r
     else:
         raise FileNotFoundError(f'{source}: neither a file, nor a Hub repository (org/name), nor a timm model')
 
-    state = model.state_dict()
-    stem = next(name for name in state if name.startswith('conv1') and name.endswith('weight'))
+    prefix = 'backbone.' if isinstance(model, ReIDBackbone) else ''
+    target = model.backbone if prefix else model
+    state = target.state_dict()
+    stem = _stem(target, state)
     if stem in weights and weights[stem].shape[1] != state[stem].shape[1]:
         weights[stem] = adapt_input_conv(state[stem].shape[1], weights[stem])
     fitting = {name: value for name, value in weights.items() if name in state and value.shape == state[name].shape}
-    not_filled = tuple(name for name in state if name not in fitting)
+    not_filled = tuple(prefix + name for name in state if name not in fitting)
     foreign = [name for name in not_filled if not _OWN_PARTS.match(name)]
-    # a deeper network has all blocks of this one, and more
-    foreign += [name for name in weights if name not in state and _BACKBONE.match(name) and not _OWN_PARTS.match(name)]
+    if prefix:
+        not_filled += tuple(name for name in model.state_dict() if not name.startswith(prefix))
+    else:
+        # a deeper network has all blocks of this one, and more
+        foreign += [
+            name for name in weights if name not in state and _BACKBONE.match(name) and not _OWN_PARTS.match(name)
+        ]
     if foreign:
+        foreign = [name.removeprefix(prefix) for name in foreign]
         raise ValueError(f'{source}: weights of another architecture, {_difference(foreign, weights, state)}')
-    model.load_state_dict(fitting, strict=False)
+    target.load_state_dict(fitting, strict=False)
     ignored = tuple(name for name in weights if name not in fitting)
-    return InitReport(source, tuple(fitting), not_filled, ignored)
+    return InitReport(source, tuple(prefix + name for name in fitting), not_filled, ignored)
+
+
+def _stem(model: nn.Module, state: dict[str, torch.Tensor]) -> str | None:
+    """The weight of the first convolution, which other input channels change."""
+    first = model.pretrained_cfg.get('first_conv') or 'conv1'
+    first = first if isinstance(first, str) else first[0]
+    return next((name for name in state if name.startswith(first) and name.endswith('weight')), None)
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:

@@ -112,7 +112,7 @@ def rank_figure(
             draw.text((left, top), title, fill=colour, font=font)
             box = (left, top + label, left + tile - 1, top + label + tile - 1)
             draw.rectangle(box, fill='#eeeeee')
-            picture = _thumbnail(name, folders, tile)
+            picture = thumbnail(name, tile, folders)
             if picture is None:
                 draw.text((left + 8, top + label + tile // 2 - 8), 'not available', fill='#777777', font=small)
             else:
@@ -124,7 +124,8 @@ def rank_figure(
     return figure
 
 
-def _thumbnail(name: str, folders: Sequence[str | Path], tile: int) -> Image.Image | None:
+def thumbnail(name: str | Path, side: int, folders: Sequence[str | Path] = ()) -> Image.Image | None:
+    """The image of a file, its longer side `side` pixels; None where it has moved or cannot be read."""
     path = _find(name, folders)
     if path is None:
         return None
@@ -132,8 +133,7 @@ def _thumbnail(name: str, folders: Sequence[str | Path], tile: int) -> Image.Ima
         image = load_rgb(ImageItem(path, str(path)))
     except ImageError:
         return None
-    scale = tile / max(image.size)
-    size = tuple(max(1, round(side * scale)) for side in image.size)
+    size = tuple(max(1, round(length * side / max(image.size))) for length in image.size)
     return image.resize(size, Image.Resampling.BICUBIC)
 
 

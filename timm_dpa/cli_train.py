@@ -1,0 +1,280 @@
+"""The verbs of training and evaluation; that room is imported inside a verb only."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from timm_dpa.cli_options import add_model_options, image_size, make_extractor, model_source, replacing
+
+__all__ = ['add_train_verbs']
+
+_LAYOUTS = ('auto', 'veri_uav', 'vru', 'veri776', 'csv', 'folders', 'flat')
+_PROTOCOLS = ('fixed', 'vru', 'first-last', 'cross-camera')
+_TABLES = ('table3', 'table4', 'table5', 'table6')
+
+
+def add_train_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the verbs; `verb(name, run, summary, example)` makes the parser of one."""
+    data = verb(
+        'data',
+        _data,
+        'check a data set before training, or draw one to try things out',
+        'timm-dpa data check crops/\n  timm-dpa data draw drawn --identities 64 --images 12',
+    )
+    data.add_argument('action', choices=('check', 'draw'), help='check a data set, or draw a synthetic one')
+    data.add_argument('root', metavar='ROOT', help='folder of the data set (or a CSV file); for draw the one to make')
+    _add_data_options(data)
+    data.add_argument('--quick', action='store_true', help='check: count only, open no image')
+    data.add_argument('--json', metavar='FILE', help='check: write the report here, too')
+    data.add_argument('--identities', type=int, default=64, metavar='N', help='draw: vehicles (default 64)')
+    data.add_argument('--images', type=int, default=12, metavar='N', help='draw: images of each (default 12)')
+
+    train = verb(
+        'train',
+        _train,
+        'train or fine-tune a model; the same command goes on after an interruption',
+        'timm-dpa train --recipe strong --data crops/ --out runs/first schedule.epochs=30\n'
+        '  torchrun --nproc-per-node 4 -m timm_dpa.cli train --recipe paper/vru --data VRU --out runs/vru',
+    )
+    train.add_argument('--data', required=True, metavar='ROOT', help='folder of the data set, or a CSV file')
+    train.add_argument('--out', required=True, metavar='FOLDER', help='folder of the run; continued if it holds one')
+    train.add_argument('--recipe', default='strong', metavar='NAME', help='see timm-dpa recipes (default strong)')
+    train.add_argument('--model', metavar='NAME', help='one of our models, or any timm backbone')
+    train.add_argument(
+        '--init', metavar='SOURCE', help='weights of the backbone: imagenet, a file, org/name on the Hub, or none'
+    )
+    train.add_argument('--checkpoint', metavar='PATH', help='fine-tune this: weights of the model, or folder of a run')
+    train.add_argument('settings', nargs='*', metavar='KEY=VALUE', help='changes of the recipe, such as optim.lr=1e-4')
+
+    recipes = verb('recipes', _recipes, 'list the recipes, or print one', 'timm-dpa recipes paper/veri_uav')
+    recipes.add_argument('name', nargs='?', metavar='NAME', help='recipe to print, with all its defaults')
+
+    evaluate = verb(
+        'eval',
+        _eval,
+        "evaluate a model: the row of the paper's tables",
+        'timm-dpa eval --model runs/first --data crops/ --rerank',
+    )
+    evaluate.add_argument('--data', required=True, metavar='ROOT', help='folder of the data set, or a CSV file')
+    evaluate.add_argument('--out', metavar='FOLDER', help='where to write the results (default: <model>/eval, or eval)')
+    evaluate.add_argument('--protocol', choices=_PROTOCOLS, help="query and gallery (default: the data's own)")
+    evaluate.add_argument('--draws', type=int, metavar='N', help='random galleries to average (default 10 for vru)')
+    evaluate.add_argument('--seed', type=int, default=0, metavar='N', help='of the draws (default 0)')
+    evaluate.add_argument('--queries', nargs='+', metavar='NAME', help='only queries of these identities')
+    evaluate.add_argument('--rerank', action='store_true', help='re-rank by k-reciprocal neighbours')
+    evaluate.add_argument('--flip', action='store_true', help='embed each image and its mirror image')
+    _add_data_options(evaluate)
+    add_model_options(evaluate)
+
+    ablate = verb(
+        'ablate',
+        _ablate,
+        "run a table of the paper, and write its rows beside the paper's",
+        'timm-dpa ablate table4 --data VeRi-UAV --out runs/table4 --seeds 3',
+    )
+    ablate.add_argument('table', choices=_TABLES, help='modules, attentions, places, or metric losses')
+    ablate.add_argument('--data', required=True, metavar='ROOT', help='folder of the data set, or a CSV file')
+    ablate.add_argument('--out', required=True, metavar='FOLDER', help='folder of all runs; continued if it holds some')
+    ablate.add_argument('--recipe', default='paper/veri_uav', metavar='NAME', help='default paper/veri_uav')
+    ablate.add_argument('--epochs', type=int, metavar='N', help="of each run (default: the recipe's)")
+    ablate.add_argument('--seeds', type=int, default=1, metavar='N', help='runs of each row (default 1)')
+    ablate.add_argument('--depth', type=int, choices=(18, 50), help="of the ResNet (default: the recipe's)")
+    ablate.add_argument('--init', metavar='SOURCE', help='weights of the backbone: imagenet, a file, or none')
+    ablate.add_argument('settings', nargs='*', metavar='KEY=VALUE', help='changes of the recipe')
+
+    plot = verb(
+        'plot',
+        _plot,
+        'draw CMC curves, ranked lists or heat maps',
+        'timm-dpa plot cmc runs/a runs/b --out cmc.png\n'
+        '  timm-dpa plot ranks runs/a runs/b --data crops/ --out ranks.png\n'
+        '  timm-dpa plot cam runs/a dpa_resnet50 --images a.jpg b.jpg --out cam.png',
+    )
+    plot.add_argument('kind', choices=('cmc', 'ranks', 'cam'), help='curves, ranked lists, or Grad-CAM++ heat maps')
+    plot.add_argument('runs', nargs='+', metavar='RUN', help='folders of runs; for ranks and cam also names of models')
+    plot.add_argument('--out', required=True, metavar='FILE', help='picture to write (.png, .svg or .pdf)')
+    plot.add_argument('--names', nargs='+', metavar='NAME', help='what the figure calls the runs')
+    plot.add_argument('--max-rank', type=int, default=20, metavar='N', help='cmc: last rank (default 20)')
+    plot.add_argument('--data', metavar='ROOT', help='ranks: the data set')
+    plot.add_argument('--queries', type=int, default=4, metavar='N', help='ranks: queries to draw (default 4)')
+    plot.add_argument('--top', type=int, default=10, metavar='N', help='ranks: matches of each (default 10)')
+    plot.add_argument('--protocol', choices=_PROTOCOLS, help="ranks: query and gallery (default: the data's own)")
+    plot.add_argument('--seed', type=int, default=0, metavar='N', help='ranks: which queries (default 0)')
+    plot.add_argument('--images', nargs='+', metavar='IMAGE', help='cam: images, or folders of them')
+    plot.add_argument('--layer', metavar='NAME', help='cam: module to look at (default: the map after the attention)')
+    plot.add_argument('--image-size', type=int, nargs='+', metavar='PX', help='side, or height and width')
+    plot.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps')
+    _add_data_options(plot)
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('data')
+    group.add_argument('--layout', default='auto', choices=_LAYOUTS, help='of the folder (default auto)')
+    group.add_argument('--subset', default='small', choices=('small', 'medium', 'large'), help='test list of VRU')
+    group.add_argument(
+        '--test-fraction',
+        type=float,
+        default=0.3,
+        metavar='F',
+        help='identities held out where the data have no split of their own; 1 tests on all (default 0.3)',
+    )
+
+
+def _load_data(args: argparse.Namespace, root: str):
+    from timm_dpa.train.datasets import load_data
+
+    return load_data(root, args.layout, test_fraction=args.test_fraction, subset=args.subset)
+
+
+def _data(args: argparse.Namespace) -> None:
+    if args.action == 'draw':
+        from timm_dpa.train.drawn import draw_data_set
+
+        folder = draw_data_set(args.root, args.identities, args.images)
+        print(f'{args.identities} drawn vehicles (synthetic images), {args.images} images of each')
+        print(f'data: {folder}')
+        return
+    from timm_dpa.train.data_check import check_data
+
+    report = check_data(_load_data(args, args.root), quick=args.quick)
+    print(report)
+    if args.json:
+        with replacing(args.json) as temporary:
+            temporary.write_text(json.dumps(report.as_dict(), indent=2), encoding='utf-8', errors='backslashreplace')
+        print(f'report: {args.json}')
+    if not report.ready:
+        raise ValueError(f'{args.root} is not ready for training, see above')
+
+
+def _recipe(args: argparse.Namespace, settings: list[str]):
+    """The recipe with the options, then the settings, applied."""
+    from timm_dpa.train.recipe import load_recipe
+
+    options = []
+    for option, key in (('model', 'model.name'), ('init', 'model.init_from'), ('checkpoint', 'model.checkpoint')):
+        value = getattr(args, option, None)
+        if value is not None:
+            if option == 'init' and value == 'none':
+                value = None
+            options.append(f'{key}={json.dumps(value)}')
+    return load_recipe(args.recipe, [*options, *settings])
+
+
+def _train(args: argparse.Namespace) -> None:
+    from timm_dpa.train.loop import train
+
+    result = train(_recipe(args, args.settings), args.data, args.out)
+    if int(os.environ.get('RANK', '0')):
+        return
+    if result.finished_before:
+        print(f'was finished before: {result.epochs} epochs, {result.steps} steps')
+    print(f'model: {result.folder / "model"}')
+    print(f'run: {result.folder}')
+
+
+def _recipes(args: argparse.Namespace) -> None:
+    from timm_dpa.train.recipe import list_recipes, load_recipe
+
+    print(load_recipe(args.name).as_yaml() if args.name else '\n'.join(list_recipes()))
+
+
+def _eval(args: argparse.Namespace) -> None:
+    from timm_dpa.train.evaluation import evaluate_model, markdown_table, write_evaluation
+
+    data = _load_data(args, args.data)
+    protocol = args.protocol or data.protocol
+    draws = args.draws if args.draws is not None else 10 if protocol == 'vru' else 1
+    extractor = make_extractor(args, flip=args.flip)
+    result = evaluate_model(
+        extractor,
+        data,
+        protocol,
+        draws=draws,
+        seed=args.seed,
+        use_rerank=args.rerank,
+        query_identities=args.queries,
+    )
+    name = args.model or 'dpa_resnet50'
+    out = Path(args.out or (Path(name) / 'eval' if os.path.isdir(name) else 'eval'))
+    label = Path(name).resolve().name if os.path.isdir(name) else name
+    table, numbers = write_evaluation(
+        result, label, out, data=str(data.root), layout=data.layout, model=extractor.describe()
+    )
+    metrics = result.metrics
+    print(
+        f'{metrics["valid_queries"]:.0f} queries, gallery of {result.settings["gallery"]}, protocol {protocol}'
+        + (f', mean of {draws} draws' if draws > 1 else '')
+        + (', re-ranked' if args.rerank else '')
+    )
+    if result.skipped:
+        print(f'{len(result.skipped)} images could not be read and are left out')
+    print('\n' + markdown_table([(label, result)]) + '\n')
+    print(f'table: {table}')
+    print(f'numbers: {numbers}')
+
+
+def _ablate(args: argparse.Namespace) -> None:
+    from timm_dpa.train.ablation import ablate
+
+    settings = list(args.settings)
+    if args.epochs is not None:
+        settings.append(f'schedule.epochs={args.epochs}')
+    recipe = _recipe(args, settings)
+    for path in ablate(args.table, recipe, args.data, args.out, seeds=args.seeds, depth=args.depth):
+        print(f'{path.suffix[1:]}: {path}')
+
+
+def _plot(args: argparse.Namespace) -> None:
+    names = args.names or [''] * len(args.runs)
+    if len(names) != len(args.runs):
+        raise ValueError(f'--names gives {len(names)} names for {len(args.runs)} runs')
+    out = Path(args.out)
+    if args.kind == 'cmc':
+        from timm_dpa.train.plots import cmc_figure
+
+        cmc_figure([(name, Path(run)) for name, run in zip(names, args.runs, strict=True)], out, args.max_rank)
+    else:
+        labels = [name or _label(run) for name, run in zip(names, args.runs, strict=True)]
+        draw = _plot_ranks if args.kind == 'ranks' else _plot_cam
+        draw(args, labels, out)
+    print(f'figure: {out}')
+
+
+def _label(run: str) -> str:
+    return Path(run).resolve().name if os.path.isdir(run) else run
+
+
+def _plot_ranks(args: argparse.Namespace, labels: list[str], out: Path) -> None:
+    from timm_dpa.features import FeatureExtractor
+    from timm_dpa.train.rank_lists import rank_list_figure
+
+    if args.data is None:
+        raise ValueError('plot ranks needs --data ROOT')
+    data = _load_data(args, args.data)
+    size = image_size(args.image_size)
+    models: list[tuple[str, Any]] = [
+        (label, FeatureExtractor(model_source(run), device=args.device, image_size=size))
+        for label, run in zip(labels, args.runs, strict=True)
+    ]
+    rank_list_figure(models, data, out, protocol=args.protocol, queries=args.queries, top=args.top, seed=args.seed)
+
+
+def _plot_cam(args: argparse.Namespace, labels: list[str], out: Path) -> None:
+    from timm_dpa.features import create_embedding_model, resolve_device
+    from timm_dpa.images import iter_images
+    from timm_dpa.train.heat_maps import heat_map_figure
+
+    if not args.images:
+        raise ValueError('plot cam needs --images IMAGE ...')
+    images = [Path(item.name) for item in iter_images(args.images)]
+    device = resolve_device(args.device)
+    models = [
+        (label, create_embedding_model(model_source(run)).to(device).eval())
+        for label, run in zip(labels, args.runs, strict=True)
+    ]
+    heat_map_figure(models, images, out, layer=args.layer, image_size=image_size(args.image_size))

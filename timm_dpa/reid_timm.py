@@ -1,0 +1,134 @@
+"""Any backbone of timm with the head of re-identification: GeM pooling, batch-norm neck, classifier without bias."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers import SelectAdaptivePool2d
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import nn
+
+from .dpa_resnet import GlobalGeMPool
+from .norm import VectorBatchNorm
+
+__all__ = ['ReIDBackbone', 'reid_timm']
+
+
+class ReIDBackbone(nn.Module):
+    """A timm model as a re-identification network, with the interface of `ReIDResNet`.
+
+    Maps are pooled by GeM; tokens by the backbone's own pooling, as it was trained with.
+
+    Args:
+        backbone: name of a timm model, such as `'resnest50d'`.
+        num_classes: identities of the classifier; 0 makes the embedding the output.
+        global_pool: of maps, `'gem'` or a pooling of timm (`'avg'`, `'max'`, `'avgmax'`, `'catavgmax'`).
+        backbone_args: further arguments of the backbone, such as `{'img_size': 256}`.
+
+    Raises:
+        ValueError: no such model in timm.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        num_classes: int = 0,
+        global_pool: str = 'gem',
+        in_chans: int = 3,
+        drop_rate: float = 0.0,
+        backbone_args: dict[str, Any] | None = None,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        try:
+            self.backbone = timm.create_model(backbone, num_classes=0, in_chans=in_chans, **(backbone_args or {}))
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f'backbone {backbone!r}: {error}') from error
+        self.in_chans = in_chans
+        self.drop_rate = drop_rate
+        size = (backbone_args or {}).get('img_size', self.backbone.pretrained_cfg['input_size'][1:])
+        self.input_size = (in_chans, *((size, size) if isinstance(size, int) else size))
+        with torch.no_grad():
+            features = self.backbone.eval().forward_features(torch.zeros(1, in_chans, *self.input_size[1:]))
+        self.backbone.train()
+        self.feature_dim = -1  # of the channels
+        if features.ndim == 4 and features.shape[1] == self.backbone.num_features:
+            self.feature_dim = 1
+        self.num_features = features.shape[self.feature_dim]
+        if features.ndim == 4:
+            self.global_pool: nn.Module = (
+                GlobalGeMPool() if global_pool == 'gem' else SelectAdaptivePool2d(pool_type=global_pool, flatten=True)
+            )
+            self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
+        else:
+            self.global_pool = nn.Identity()
+            with torch.no_grad():
+                self.head_hidden_size = self.backbone.forward_head(features, pre_logits=True).shape[1]
+        self.neck = VectorBatchNorm(self.head_hidden_size, bias=False)
+        self.reset_classifier(num_classes)
+        self.to(device=device, dtype=dtype)
+
+    def get_classifier(self) -> nn.Module:
+        return self.fc
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the classifier; the new one has the device and dtype of the neck."""
+        self.num_classes = num_classes
+        self.fc: nn.Module = nn.Identity()
+        if num_classes > 0:
+            like = self.neck.weight
+            self.fc = nn.Linear(self.head_hidden_size, num_classes, bias=False, device=like.device, dtype=like.dtype)
+            nn.init.normal_(self.fc.weight, std=0.01)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """The backbone's groups, for layer decay."""
+        groups = self.backbone.group_matcher(coarse=coarse)
+
+        def below(pattern: Any) -> Any:
+            if isinstance(pattern, str):
+                return pattern.replace('^', r'^backbone\.')
+            return [(below(item[0]), *item[1:]) for item in pattern]
+
+        return {key: below(pattern) for key, pattern in groups.items()}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        self.backbone.set_grad_checkpointing(enable)
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """From images `(B, C, H, W)` maps `(B, D, h, w)`; the pooled `(B, D)` of backbones that make tokens."""
+        x = self.backbone.forward_features(x)
+        if x.ndim != 4:
+            return self.backbone.forward_head(x, pre_logits=True)
+        return x if self.feature_dim == 1 else x.permute(0, 3, 1, 2)
+
+    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """The embedding `(B, head_hidden_size)`, or the logits `(B, num_classes)`."""
+        x = self.neck(self.global_pool(x))
+        if self.drop_rate:
+            x = F.dropout(x, p=float(self.drop_rate), training=self.training)
+        return x if pre_logits else self.fc(x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+default_cfgs = generate_default_cfgs({'reid_timm': {'num_classes': 0, 'classifier': 'fc'}})
+
+
+@register_model
+def reid_timm(pretrained: bool = False, backbone: str = 'resnet50', **kwargs) -> ReIDBackbone:
+    """A timm backbone with a re-identification head; see `ReIDBackbone`."""
+    model = build_model_with_cfg(ReIDBackbone, 'reid_timm', pretrained, backbone=backbone, **kwargs)
+    # images are prepared as the backbone's weights expect it, unless a checkpoint of this model says otherwise
+    theirs = model.backbone.pretrained_cfg
+    if model.pretrained_cfg.get('input_size') is None:
+        model.pretrained_cfg['input_size'] = model.input_size
+    for key in ('fixed_input_size', 'mean', 'std', 'interpolation', 'first_conv', 'license'):
+        if model.pretrained_cfg.get(key) is None and theirs.get(key) is not None:
+            model.pretrained_cfg[key] = theirs[key]
+    model.pretrained_cfg.update(crop_pct=1.0, crop_mode='squash')
+    return model

@@ -1,0 +1,231 @@
+"""Evaluation of a model on a data set: embeddings, a protocol, and the row of the paper's tables."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from timm_dpa.features import FeatureExtractor
+from timm_dpa.images import ImageItem
+
+from .checkpoints import write_atomically
+from .datasets import QueryGallery, ReIDData, Split, draw_protocol
+from .metrics import DrawMetrics, RankingMetrics, evaluate, evaluate_distances, evaluate_draws
+from .processes import Processes
+from .reranking import rerank
+
+__all__ = ['COLUMNS', 'Evaluation', 'embed_split', 'evaluate_model', 'markdown_table', 'write_evaluation']
+
+_logger = logging.getLogger(__name__)
+
+#: of the paper's tables: heading and key
+COLUMNS = (('mAP', 'mAP'), ('Rank-1', 'rank1'), ('Rank-5', 'rank5'), ('Rank-10', 'rank10'), ('mINP', 'mINP'))
+_DRAWN = ('vru', 'cross-camera')
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Scores of a model.
+
+    Attributes:
+        metrics: mean over the draws, in 0..1: `mAP`, `mINP`, `rank1`, `rank5`, ..., and counts of queries.
+        deviation: sample standard deviation over the draws; 0 of a single one.
+        cmc: `(max_rank,)` float64, mean CMC curve.
+        first: metrics of the first draw, query by query.
+        settings: protocol, draws, seed, rerank, flip, gallery size: what else decides the numbers.
+        skipped: path -> reason of images that could not be read.
+    """
+
+    metrics: dict[str, float]
+    deviation: dict[str, float]
+    cmc: np.ndarray
+    first: RankingMetrics
+    settings: dict[str, Any]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All but the numbers of each query, as JSON takes it."""
+        return {
+            'metrics': self.metrics,
+            'deviation': self.deviation,
+            'settings': self.settings,
+            'cmc': [round(float(value), 6) for value in self.cmc],
+            'skipped': self.skipped,
+        }
+
+
+def evaluate_model(
+    extractor: FeatureExtractor,
+    data: ReIDData,
+    protocol: str | None = None,
+    *,
+    draws: int = 1,
+    seed: int = 0,
+    use_rerank: bool = False,
+    query_identities: Sequence[str] | None = None,
+    processes: Processes | None = None,
+    progress: bool | None = None,
+) -> Evaluation:
+    """Embed the test images and score the ranking.
+
+    Args:
+        extractor: the model, and how images are given to it.
+        data: see `load_data`.
+        protocol: see `draw_protocol`; None for the data's own.
+        draws: random galleries (`vru`) or queries (`cross-camera`) that are averaged over.
+        seed: of the draws.
+        use_rerank: re-rank by k-reciprocal neighbours.
+        query_identities: names of the identities that are asked for; all others stay in the gallery.
+        processes: share the images among them; all get the same result.
+        progress: show a bar; None shows one on a terminal only.
+
+    Raises:
+        ValueError: a protocol that these data do not allow, no query with a match, draws below 1 or not of a protocol
+            that draws, unknown identities, or embeddings that are not finite.
+    """
+    protocol = protocol or data.protocol
+    if draws < 1:
+        raise ValueError(f'draws must be at least 1, not {draws}')
+    if draws > 1 and protocol not in _DRAWN:
+        raise ValueError(f'draws={draws}: the protocol {protocol} draws nothing; draws are for {", ".join(_DRAWN)}')
+    wanted = None if query_identities is None else _pids(data, query_identities)
+    parts = draw_protocol(data, protocol, (seed, 0))  # what is wrong shows before the work
+    images = Split(
+        parts.query.paths + parts.gallery.paths,
+        np.concatenate([parts.query.pids, parts.gallery.pids]),
+        np.concatenate([parts.query.camids, parts.gallery.camids]),
+    )
+    if protocol != 'fixed':
+        images = data.test if protocol in _DRAWN else images
+    vectors, rows, skipped = embed_split(extractor, images, processes, progress)
+
+    distributed = processes is not None and processes.world_size > 1
+    options = {'device': extractor.device, 'distributed': distributed}
+    if protocol == 'vru' and not skipped and not use_rerank and wanted is None:
+        result = evaluate_draws(vectors, images.pids, draws, seed, **options)
+    else:
+        results = []
+        for draw in range(draws):
+            parts = draw_protocol(data, protocol, (seed, draw))
+            results.append(_score(vectors, rows, parts, wanted, use_rerank, options))
+        result = _average(results)
+    settings = {
+        'protocol': protocol,
+        'draws': draws,
+        'seed': seed,
+        'gallery': sum(path in rows for path in parts.gallery.paths),
+        'same_camera_excluded': parts.exclude_same_camera,
+        'rerank': use_rerank,
+        'flip': extractor.flip,
+    }
+    if query_identities is not None:
+        settings['query_identities'] = list(query_identities)
+    return Evaluation(result.mean, result.std, result.cmc, result.draws[0], settings, skipped)
+
+
+def _pids(data: ReIDData, names: Sequence[str]) -> np.ndarray:
+    known = {name: pid for pid, name in enumerate(data.identities)}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(
+            f'no identity is called {", ".join(unknown[:5])}; there are {", ".join(data.identities[:5])}, ...'
+        )
+    return np.array([known[name] for name in names], np.int64)
+
+
+def embed_split(
+    extractor: FeatureExtractor, split: Split, processes: Processes | None = None, progress: bool | None = None
+) -> tuple[np.ndarray, dict[str, int], dict[str, str]]:
+    """Embed the images of a split, shared among the processes.
+
+    Returns:
+        `(N, D)` float32 of unit length, of the images that could be read; path -> row; path -> reason of the others.
+    """
+    processes = processes or Processes()
+    paths = list(dict.fromkeys(split.paths))  # VeRi-776 keeps its queries in the gallery, too
+    share = paths[processes.rank :: processes.world_size]
+    # taken for images of a folder: one that cannot be read is left out
+    embedded = extractor.run([ImageItem(path, path, from_folder=True) for path in share], progress=progress)
+    skipped = dict(embedded.failures)
+    if processes.world_size == 1:
+        vectors, names = embedded.vectors, embedded.names
+    else:
+        parts = processes.gather((embedded.vectors, embedded.names, skipped))
+        found = {name: vector for part in parts for name, vector in zip(part[1], part[0], strict=True)}
+        skipped = {name: reason for part in parts for name, reason in part[2].items()}
+        names = [path for path in paths if path in found]  # in the order of a single process
+        vectors = np.stack([found[name] for name in names]) if names else embedded.vectors
+    for reason in skipped.values():
+        _logger.warning('left out: %s', reason)
+    return vectors, {name: row for row, name in enumerate(names)}, skipped
+
+
+def _score(
+    vectors: np.ndarray,
+    rows: dict[str, int],
+    parts: QueryGallery,
+    wanted: np.ndarray | None,
+    use_rerank: bool,
+    options: dict[str, Any],
+) -> RankingMetrics:
+    """One draw."""
+    sides = []
+    for split, only in ((parts.query, wanted), (parts.gallery, None)):
+        chosen = [k for k, path in enumerate(split.paths) if path in rows and (only is None or split.pids[k] in only)]
+        split = split.subset(np.array(chosen, np.int64))
+        sides.append((vectors[[rows[path] for path in split.paths]], split.pids, split.camids))
+    (query, query_pids, query_camids), (gallery, gallery_pids, gallery_camids) = sides
+    ids = (query_pids, gallery_pids, query_camids, gallery_camids)
+    rules = {'exclude_same_camera': parts.exclude_same_camera}
+    if use_rerank:
+        return evaluate_distances(rerank(query, gallery), *ids, **rules)
+    return evaluate(query, gallery, *ids, **rules, **options)
+
+
+def _average(results: list[RankingMetrics]) -> DrawMetrics:
+    table = [result.as_dict() for result in results]
+    columns = {key: np.array([row[key] for row in table], float) for key in table[0]}
+    return DrawMetrics(
+        {key: float(column.mean()) for key, column in columns.items()},
+        {key: float(column.std(ddof=1)) if len(results) > 1 else 0.0 for key, column in columns.items()},
+        results,
+    )
+
+
+def markdown_table(rows: Sequence[tuple[str, Evaluation]]) -> str:
+    """The paper's table, in %: a row for each named evaluation, with the deviation over several draws."""
+    lines = [
+        '| Method | ' + ' | '.join(heading for heading, _ in COLUMNS) + ' |',
+        '|---|' + '---:|' * len(COLUMNS),
+    ]
+    for name, result in rows:
+        cells = [f'{100 * result.metrics[key]:.2f}' for _, key in COLUMNS]
+        if result.settings['draws'] > 1:
+            cells = [
+                f'{cell} ± {100 * result.deviation[key]:.2f}' for cell, (_, key) in zip(cells, COLUMNS, strict=True)
+            ]
+        lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
+def write_evaluation(result: Evaluation, name: str, folder: Path, **origin: Any) -> tuple[Path, Path]:
+    """Write `evaluation.json` and `evaluation.md`; returns their paths.
+
+    Args:
+        name: of the model, for the row.
+        origin: what else to note, such as the data.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    table, numbers = folder / 'evaluation.md', folder / 'evaluation.json'
+    write_atomically(table, (markdown_table([(name, result)]) + '\n').encode())
+    content = {'name': name, **origin, **result.as_dict()}
+    write_atomically(numbers, json.dumps(content, indent=2, ensure_ascii=False).encode('utf-8', 'backslashreplace'))
+    return table, numbers

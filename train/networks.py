@@ -1,0 +1,140 @@
+"""The network of a recipe: made, started from trained weights, and saved ready for the Hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import is_model, is_model_pretrained, list_models, save_for_hf
+from torch import nn
+
+from timm_dpa import init_backbone, load_weights
+
+from .recipe import ModelRecipe
+
+__all__ = ['create_network', 'save_model_folder', 'start_network']
+
+_REMOTE = ('hf-hub:', 'hf_hub:', 'local-dir:')
+#: ImageNet weights of our backbones, by depth
+_IMAGENET = {'resnet18': 'timm/resnet18.a1_in1k', 'resnet50': 'timm/resnet50.a1_in1k'}
+
+
+def create_network(recipe: ModelRecipe, num_classes: int, image_size: tuple[int, int] | None = None) -> nn.Module:
+    """The model of a recipe with random weights, but for a name that brings its weights along.
+
+    Args:
+        recipe: the model's part.
+        num_classes: identities of the classifier, 0 for none.
+        image_size: height and width that the model is trained with, noted in its configuration.
+
+    Raises:
+        ValueError: no such model, or arguments that it does not take.
+    """
+    try:
+        if recipe.name.startswith(_REMOTE) or _is_ours(recipe.name):
+            # a tag means released weights
+            tagged = is_model_pretrained(recipe.name) and '.' in recipe.name
+            model = timm.create_model(
+                recipe.name,
+                pretrained=tagged or recipe.name.startswith(_REMOTE),
+                num_classes=num_classes,
+                **recipe.args,
+            )
+        elif is_model(recipe.name.partition('.')[0]):
+            model = timm.create_model('reid_timm', **_backbone_args(recipe), num_classes=num_classes)
+        else:
+            raise ValueError('neither one of timm-dpa models, nor a model of timm.list_models')
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f'model.name={recipe.name}: {error}') from error
+    if image_size is not None:
+        model.pretrained_cfg['input_size'] = (3, *image_size)
+    return model
+
+
+def _is_ours(name: str) -> bool:
+    return name.partition('.')[0] in list_models(module='dpa_resnet')
+
+
+def _backbone_args(recipe: ModelRecipe) -> dict[str, Any]:
+    """Arguments of `reid_timm`; what it does not know itself is the backbone's."""
+    own = {key: value for key, value in recipe.args.items() if key in ('drop_rate', 'backbone_args')}
+    others = {key: value for key, value in recipe.args.items() if key not in own}
+    if others:
+        own['backbone_args'] = {**own.get('backbone_args', {}), **others}
+    return {'backbone': recipe.name, **own}
+
+
+def start_network(model: nn.Module, recipe: ModelRecipe) -> list[str]:
+    """Fill a new network with the weights that the recipe starts from; returns what was done, a line each.
+
+    Raises:
+        FileNotFoundError: no such file, repository or model; or no connection.
+        ValueError: weights of another architecture.
+    """
+    done = []
+    if recipe.init_from:
+        done.append(f'backbone: {init_backbone(model, _source(recipe))}')
+    if recipe.checkpoint:
+        path = Path(recipe.checkpoint)
+        if path.is_dir():  # of a run, or of its model
+            names = ('model/model.safetensors', 'model.safetensors')
+            found = [path / name for name in names if (path / name).is_file()]
+            if not found:
+                raise FileNotFoundError(f'{path}: holds neither {names[0]} nor {names[1]}')
+            path = found[0]
+        load_weights(model, path)
+        done.append(f'all but the classifier: {path}')
+    return done or [f'{recipe.name}: its own weights' if recipe.name.startswith(_REMOTE) else 'random weights']
+
+
+def _source(recipe: ModelRecipe) -> str:
+    if recipe.init_from != 'imagenet':
+        return recipe.init_from
+    if not _is_ours(recipe.name):
+        if is_model_pretrained(recipe.name):
+            return recipe.name
+        raise ValueError(f'model.init_from=imagenet: timm has no weights for {recipe.name}; give a file, or null')
+    return _IMAGENET[recipe.name.partition('.')[0].rpartition('_')[2]]
+
+
+def save_model_folder(
+    recipe: ModelRecipe, image_size: tuple[int, int], weights: dict[str, torch.Tensor], folder: Path
+) -> None:
+    """Write `config.json` and `model.safetensors` as timm loads them, from a folder or from the Hub.
+
+    The classifier of the training identities is left out: what loads the folder gets embeddings. The folder is
+    replaced as a whole.
+
+    Args:
+        weights: state dict of the trained network.
+
+    Raises:
+        OSError: it cannot be written; what was there is still there.
+    """
+    if recipe.name.startswith(_REMOTE):
+        model = timm.create_model(recipe.name, num_classes=0, **recipe.args)
+        model.pretrained_cfg['input_size'] = (3, *image_size)
+    else:
+        model = create_network(ModelRecipe(name=recipe.name, args=recipe.args), 0, image_size)
+    model.load_state_dict({name: value for name, value in weights.items() if not name.startswith('fc.')})
+    architecture = model.pretrained_cfg['architecture']
+    model_args = _backbone_args(recipe) if architecture == 'reid_timm' else dict(recipe.args)
+    temporary = folder.with_name(f'.{folder.name}.tmp{os.getpid()}')
+    try:
+        save_for_hf(model, temporary, model_args=model_args or None, safe_serialization=True)
+        path = temporary / 'config.json'
+        written = json.loads(path.read_text(encoding='utf-8'))
+        written.get('model_args', {}).pop('num_classes', None)  # transformers gives it, too, and fails then
+        path.write_text(json.dumps(written, indent=2), encoding='utf-8')
+        old = folder.with_name(f'.{folder.name}.old.tmp{os.getpid()}')
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(temporary, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
