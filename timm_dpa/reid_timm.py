@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import timm
@@ -90,7 +91,9 @@ class ReIDBackbone(nn.Module):
 
         def below(pattern: Any) -> Any:
             if isinstance(pattern, str):
-                return pattern.replace('^', r'^backbone\.')
+                # timm matches at the start of a name, each alternative
+                unanchored = re.sub(r'(?<!\[)\^', '', pattern)
+                return rf'^backbone\.(?:{unanchored})'
             return [(below(item[0]), *item[1:]) for item in pattern]
 
         return {key: below(pattern) for key, pattern in groups.items()}
@@ -116,7 +119,10 @@ class ReIDBackbone(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-default_cfgs = generate_default_cfgs({'reid_timm': {'num_classes': 0, 'classifier': 'fc'}})
+default_cfgs = generate_default_cfgs(
+    # None: filled in from the backbone
+    {'reid_timm': {'num_classes': 0, 'classifier': 'fc', 'input_size': None, 'interpolation': None}}
+)
 
 
 @register_model

@@ -13,15 +13,21 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import load_file
+from timm.data import resolve_data_config
 
 from tests.support.runs import QUICK, quick
 from tests.support.vehicles import write_vehicles
 from timm_dpa import FeatureExtractor
 from timm_dpa.train.checkpoints import load_checkpoint
-from timm_dpa.train.datasets import load_data
+from timm_dpa.train.datasets import load_data, train_labels
 from timm_dpa.train.evaluation import evaluate_model
 from timm_dpa.train.loop import train
+from timm_dpa.train.networks import create_network
+from timm_dpa.train.samplers import IdentitySampler
+from timm_dpa.train.transforms import eval_transform
 
 
 @pytest.fixture(scope='module')
@@ -158,19 +164,32 @@ class TestOptions:
         best = load_checkpoint(tmp_path / 'run' / 'checkpoints' / 'best.pt')['model']
         assert torch.equal(model.backbone.conv1.weight, best['backbone.conv1.weight'])
 
-    def test_accumulated_batches_have_the_gradient_of_their_mean(self, data, tmp_path):
-        # without batch norm's statistics and pairs, two halves of a batch are the batch
-        common = [
-            'loss.metric=none',
-            'optim.name=momentum',
-            'optim.momentum=0',
-            'optim.weight_decay=0',
+    def test_accumulated_batches_have_the_mean_of_their_gradients(self, data, tmp_path):
+        settings = ['loss.metric=none', 'optim.name=momentum', 'optim.momentum=0', 'optim.weight_decay=0', 'optim.lr=1']
+        settings += [
+            'augment.erasing=0',
+            'augment.flip=0',
+            'augment.pad=0',
             'schedule.epochs=1',
+            'batch.accumulate=100',
         ]
-        common += ['schedule.freeze_steps=0', 'augment.erasing=0', 'augment.flip=0', 'augment.pad=0']
-        train(quick(*common, 'batch.accumulate=100', 'optim.lr=1.0'), data, tmp_path / 'all')
-        rows = list(csv.DictReader((tmp_path / 'all' / 'steps.csv').open()))
-        assert len(rows) == 1  # a whole epoch is one step
+        recipe = quick(*settings)
+        train(recipe, data, tmp_path / 'run')
+        # a whole epoch is one step
+        assert len(list(csv.DictReader((tmp_path / 'run' / 'steps.csv').open()))) == 1
+
+        split = load_data(data).train
+        labels, identities = train_labels(split)
+        torch.manual_seed(0)
+        model = create_network(recipe.model, len(identities), (32, 32)).train()
+        start = model.fc.weight.detach().clone()
+        transform = eval_transform(resolve_data_config(model=model))
+        batches = list(IdentitySampler(labels, split.camids, identities=4, images=4))
+        for rows in batches:
+            pixels = torch.stack([transform(Image.open(split.paths[row])) for row in rows])
+            target = torch.from_numpy(labels[rows])
+            (F.cross_entropy(model(pixels), target, label_smoothing=0.1) / len(batches)).backward()
+        torch.testing.assert_close(weights(tmp_path / 'run')['fc.weight'], start - model.fc.weight.grad)
 
     def test_fine_tuning_starts_from_a_run(self, data, finished, tmp_path):
         settings = ['schedule.epochs=1', 'optim.name=sgd', 'optim.lr=1e-12', 'optim.weight_decay=0']
@@ -255,9 +274,9 @@ class TestInterruptions:
 
     def test_a_loss_that_is_no_number_stops_and_leaves_a_good_checkpoint(self, data, tmp_path):
         out = tmp_path / 'nan'
+        recipe = quick('optim.lr=1e30', 'optim.name=sgd', 'run.checkpoint_every=1', 'schedule.warmup_steps=6')
         with pytest.raises(FloatingPointError, match=r'step \d+.*learning rate.*checkpoint of step.*optim\.lr'):
-            settings = ['optim.lr=1e30', 'optim.name=sgd', 'run.checkpoint_every=1', 'schedule.warmup_steps=6']
-            train(quick(*settings), data, out)
+            train(recipe, data, out)
         state = load_checkpoint(out / 'checkpoints' / 'last.pt')
         assert all(torch.isfinite(value).all() for value in state['model'].values())
 
