@@ -261,7 +261,7 @@ def _markdown(
     lines = [
         f'# {title}',
         '',
-        f'Measured on `{root.name}` with ResNet-{depth}, {recipe.schedule.epochs} epochs, after the last epoch; '
+        f'Measured on `{root.name}` with ResNet-{depth}, after the last of {recipe.schedule.epochs} epochs; '
         'the paper: VeRi-UAV, ResNet-50, 60 epochs.',
         '',
         '| Method | runs | ' + ' | '.join(headings) + ' |',

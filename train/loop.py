@@ -509,11 +509,11 @@ class _Run:
             self.log.say(f'best: epoch {self.best["epoch"]}, mAP {100 * written["metrics"]["mAP"]:.2f} %')
         try:
             from .plots import run_figures
-        except ImportError:
-            self.log.say("no figures: pip install 'timm-dpa[train]'")
-        else:
+
             for path in run_figures(self.out):
                 self.log.say(f'figure: {path}')
+        except ImportError:
+            self.log.say("no figures: pip install 'timm-dpa[train]'")
 
     # --- interruptions ------------------------------------------------------------------------------------------------
 

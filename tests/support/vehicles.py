@@ -1,4 +1,4 @@
-"""Small data sets that a small network learns within seconds: every vehicle has its own pattern of colours."""
+"""Small data sets: every vehicle has its own pattern of colours, under noise that a small network learns to ignore."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def write_vehicles(
     """The layout of VeRi-UAV: the first two thirds of the vehicles for training, the others for the test."""
     rng = np.random.default_rng(seed)
     for vehicle in range(identities):
-        pattern = rng.integers(0, 256, (4, 4, 3))
+        pattern = 128 + 40 * rng.standard_normal((4, 4, 3))
         for number in range(images):
             camera = number % cameras + 1
-            noisy = np.clip(pattern * rng.uniform(0.8, 1.1) + rng.normal(0, 12, pattern.shape), 0, 255)
+            noisy = np.clip(pattern * rng.uniform(0.7, 1.2) + rng.normal(0, 16, pattern.shape), 0, 255)
             part = 'train' if vehicle < identities * 2 // 3 else 'query' if number < cameras else 'test'
             path = root / f'image_{part}' / f'{vehicle:04d}_{camera:02d}_{number:03d}.jpg'
             path.parent.mkdir(parents=True, exist_ok=True)

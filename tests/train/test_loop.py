@@ -146,11 +146,12 @@ class TestOptions:
         ids=lambda settings: settings[0],
     )
     def test_it_learns(self, data, tmp_path, settings):
-        result = train(quick('schedule.epochs=2', 'run.evaluate_every=2', *settings), data, tmp_path / 'run')
+        plain = ['augment.erasing=0', 'augment.flip=0', 'schedule.epochs=4', 'run.evaluate_every=4']
+        result = train(quick(*plain, *settings), data, tmp_path / 'run')
         rows = list(csv.DictReader((tmp_path / 'run' / 'steps.csv').open()))
-        # the metric loss of a few pairs jumps about
         losses = [float(row['classifier' if 'classifier' in row else 'loss']) for row in rows]
-        assert sum(losses[-2:]) < sum(losses[:2])
+        half = len(losses) // 2
+        assert sum(losses[-half:]) < 0.98 * sum(losses[:half])
         assert result.best['mAP'] > 0.1
         model = timm.create_model(f'local-dir:{tmp_path / "run" / "model"}', pretrained=True)
         best = load_checkpoint(tmp_path / 'run' / 'checkpoints' / 'best.pt')['model']
