@@ -37,14 +37,6 @@ ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'LC_ALL': 'C.UTF-8'}
 RANDOM = 'timm-dpa: dpa_resnet18 has no released weights: random weights, good for trying things out only\n'
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope='module')
 def crops(tmp_path_factory):
     folder = tmp_path_factory.mktemp('data') / 'crops'

@@ -16,18 +16,8 @@ import torch
 from torch import nn
 
 import timm_dpa.export
+from tests.support.models import lively
 from timm_dpa.export import FORMATS, ExportError, ExportReport, export_model, read_metadata
-
-
-def lively(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Batch norms and gains away from 0 and 1, as training leaves them: nothing in the graph is the identity."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            module.running_mean.normal_(0, 0.2, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
-            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
-    return model
 
 
 def tiny(**kwargs) -> nn.Module:

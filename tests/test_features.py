@@ -16,21 +16,11 @@ from timm.data import create_transform, resolve_data_config
 from torch import nn
 
 import timm_dpa
+from tests.support.models import lively
 from timm_dpa.features import FeatureExtractor, create_embedding_model
 from timm_dpa.images import ImageError
 
 SIZE = 64
-
-
-def lively(model: nn.Module) -> nn.Module:
-    """Batch norms as training leaves them: images get embeddings that differ clearly."""
-    generator = torch.Generator().manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            module.running_mean.normal_(0, 0.2, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
-            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
-    return model
 
 
 def make_model(**kwargs) -> nn.Module:
@@ -46,15 +36,6 @@ def reference(model: nn.Module, images: list[Image.Image], size=(SIZE, SIZE)) ->
         rows = [model.forward_head(model.forward_features(transform(im)[None]), pre_logits=True)[0] for im in images]
     rows = torch.stack(rows).double()
     return (rows / rows.norm(dim=1, keepdim=True)).numpy()
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    """Small images: threads that wait for each other on a busy machine would cost more than they give."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope='module')

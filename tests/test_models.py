@@ -81,15 +81,6 @@ def assert_same_gradients(got: dict[str, torch.Tensor], expected: dict[str, torc
         )
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _one_thread():
-    """Small models gain nothing from more, and lose much where the cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope='module')
 def dpa() -> nn.Module:
     """In eval mode; tests that change it take a copy."""

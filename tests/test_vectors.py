@@ -32,14 +32,6 @@ def make_extractor(seed: int = 1, **kwargs) -> FeatureExtractor:
     return FeatureExtractor(timm.create_model('dpa_resnet18'), **options)
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope='module')
 def shared_extractor():
     return make_extractor()

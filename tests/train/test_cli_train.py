@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -116,14 +114,3 @@ def test_wrong_use_is_one_line_and_status_2(arguments, message, tmp_path, monkey
     assert message in error
     assert '\n' not in error
     assert list(tmp_path.iterdir()) == []
-
-
-def test_help_does_not_import_the_room():
-    script = (
-        'import sys\nfrom timm_dpa.cli import main\n'
-        'try:\n    main(["train", "--help"])\nexcept SystemExit:\n    pass\n'
-        'print(sorted(name for name in sys.modules if name.startswith("timm_dpa.train")))'
-    )
-    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=True)
-    assert 'example:' in done.stdout
-    assert done.stdout.strip().endswith('[]')

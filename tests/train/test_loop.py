@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from timm.data import resolve_data_config
 from tests.support.runs import QUICK, quick
 from tests.support.vehicles import write_vehicles
 from timm_dpa import FeatureExtractor
+from timm_dpa.cli import main
 from timm_dpa.train.checkpoints import load_checkpoint
 from timm_dpa.train.datasets import load_data, train_labels
 from timm_dpa.train.evaluation import evaluate_model
@@ -68,10 +70,6 @@ def assert_same_weights(ours: Path, theirs: Path) -> None:
         for path in (ours / 'metrics.csv', theirs / 'metrics.csv')
     ]
     assert without_time[0] == without_time[1]
-
-
-def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, 'OMP_NUM_THREADS': '1', **more}
 
 
 class TestARun:
@@ -137,7 +135,7 @@ class TestOptions:
         'settings',
         [
             ['run.ema=0.9', 'optim.clip_grad=1', 'batch.accumulate=3', 'run.flip=true'],
-            ['schedule.freeze_steps=4', 'optim.layer_decay=0.7', 'run.channels_last=false', 'optim.lr=3e-4'],
+            ['schedule.freeze_steps=4', 'optim.layer_decay=0.7', 'run.channels_last=false', 'optim.lr=4e-3'],
             ['loss.classifier=circle', 'loss.metric=supcon', 'loss.metric_feature=after_neck', 'data.workers=2'],
             ['loss.classifier=none', 'loss.metric=multi_similarity', 'run.precision=bf16'],
             ['loss.metric=none', 'run.precision=fp16', 'run.tensorboard=true'],
@@ -210,40 +208,39 @@ class TestOptions:
         assert (tmp_path / 'run' / 'model' / 'model.safetensors').is_file()
 
 
+@pytest.fixture(scope='module')
+def half(data, tmp_path_factory) -> Path:
+    """The same run, killed in its second epoch."""
+    out = tmp_path_factory.mktemp('runs') / 'half'
+    kill_after(8, command(data, out), out)
+    return out
+
+
+def kill_after(steps: int, arguments: list[str], out: Path) -> None:
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while process.poll() is None and steps_done(out) < steps and time.time() < deadline:
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
 class TestInterruptions:
-    def test_killed_at_any_moment_it_ends_with_the_same_weights(self, data, finished, tmp_path):
-        out = tmp_path / 'killed'
-        kills = 0
-        for attempt in range(8):
-            process = subprocess.Popen(
-                command(data, out, 'data.workers=1' if attempt % 2 else 'data.workers=0'),
-                env=environment(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-            )
-            before = steps_done(out)
-            deadline = time.time() + 60
-            # a little later each time, wherever that is: in a step, an evaluation, a checkpoint
-            while process.poll() is None and steps_done(out) < before + 4 and time.time() < deadline:
-                time.sleep(0.005)
-            if attempt < 3:
-                time.sleep(0.017 * attempt)
-                process.kill()
-                kills += process.wait() == -signal.SIGKILL
-            elif process.wait() == 0:
-                break
-        assert kills == 3
+    def test_killed_again_and_again_it_ends_with_the_same_weights(self, data, finished, half, tmp_path):
+        out = shutil.copytree(half, tmp_path / 'killed')
+        kill_after(14, command(data, out, 'data.workers=1'), out)
+        (out / 'checkpoints' / '.last.pt.tmp123').write_bytes(b'killed while writing')
+        train(quick(), data, out)
         assert_same_weights(out, finished)
         assert not list(out.rglob('.*tmp*'))
         steps = [int(row['step']) for row in csv.DictReader((out / 'steps.csv').open())]
-        assert steps == sorted(set(steps))
+        assert steps == list(range(1, len(steps) + 1))
 
-    @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize('number', [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
     def test_asked_to_stop_it_writes_a_checkpoint(self, data, finished, tmp_path, number):
         out = tmp_path / 'stopped'
         process = subprocess.Popen(
             command(data, out, 'run.checkpoint_every=0'),
-            env=environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -260,13 +257,10 @@ class TestInterruptions:
         train(quick('run.checkpoint_every=0'), data, out)
         assert_same_weights(out, finished)
 
-    def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(self, data, finished, tmp_path, caplog):
-        out = tmp_path / 'damaged'
-        process = subprocess.Popen(command(data, out), env=environment(), stdout=subprocess.DEVNULL)
-        while steps_done(out) < 7 and process.poll() is None:
-            time.sleep(0.005)
-        process.kill()
-        process.wait()
+    def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(
+        self, data, finished, half, tmp_path, caplog
+    ):
+        out = shutil.copytree(half, tmp_path / 'damaged')
         last = out / 'checkpoints' / 'last.pt'
         last.write_bytes(last.read_bytes()[:-1000])
         train(quick(), data, out)
@@ -281,25 +275,20 @@ class TestInterruptions:
         state = load_checkpoint(out / 'checkpoints' / 'last.pt')
         assert all(torch.isfinite(value).all() for value in state['model'].values())
 
-    def test_a_full_disk_stops_and_the_checkpoint_is_good(self, data, finished, tmp_path):
-        out = tmp_path / 'full'
-        process = subprocess.Popen(command(data, out), env=environment(), stdout=subprocess.DEVNULL)
-        while steps_done(out) < 4 and process.poll() is None:
-            time.sleep(0.005)
-        process.kill()
-        process.wait()
+    def test_a_full_disk_stops_and_the_checkpoint_is_good(self, data, finished, half, tmp_path, capsys):
+        out = shutil.copytree(half, tmp_path / 'full')
         good = load_checkpoint(out / 'checkpoints' / 'last.pt')['step']
-
-        def limit() -> None:  # the kernel refuses to write more into one file
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
-
-        stopped = subprocess.run(
-            command(data, out), env=environment(), capture_output=True, text=True, preexec_fn=limit, check=False
-        )
-        assert stopped.returncode == 1
-        assert f'the checkpoint of step {good} is good' in stopped.stderr
-        assert len(stopped.stderr.strip().splitlines()) == 1
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))  # no file can become larger
+        try:
+            assert main(command(data, out)[3:]) == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, before)
+        errors = capsys.readouterr().err.strip()
+        assert f'the checkpoint of step {good} is good' in errors
+        assert '\n' not in errors
         assert load_checkpoint(out / 'checkpoints' / 'last.pt')['step'] == good
         train(quick(), data, out)
         assert_same_weights(out, finished)
@@ -323,9 +312,7 @@ def pair(data, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp('runs') / 'pair'
     launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '-m', 'timm_dpa.cli']
     arguments = command(data, out)[3:]
-    done = subprocess.run(
-        [sys.executable, *launcher, *arguments], env=environment(), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, *launcher, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return out
 

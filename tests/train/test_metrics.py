@@ -13,6 +13,7 @@ from safetensors import safe_open
 from tests.support import ranking_reference as reference
 from tests.support import ranking_worker
 from tests.support.peak_memory import extra_bytes
+from timm_dpa.train import metrics
 from timm_dpa.train.metrics import draw_gallery, evaluate, evaluate_distances, evaluate_draws
 
 TESTS = Path(__file__).parents[1]
@@ -331,3 +332,38 @@ class TestDraws:
             evaluate_draws(np.eye(3), [1, 1])
         with pytest.raises(ValueError, match='positive'):
             evaluate_draws(np.eye(3), [1, 2, 3])
+
+
+@pytest.mark.parametrize(('rows', 'width', 'spread'), [(3, 20, 2), (300, 1000, 50), (1, 300_000, 9), (40, 7, 1)])
+def test_counting_of_few_and_of_many_is_the_same(rows, width, spread):
+    rng = np.random.default_rng(0)
+    # many ties, both signs, both zeros, and left out places
+    values = (rng.integers(-spread, spread + 1, (rows, width)) / spread).astype(np.float32)
+    values[rng.random(values.shape) < 0.1] = -0.0
+    values[rng.random(values.shape) < 0.1] = -np.inf
+    thresholds = np.sort(rng.integers(-spread, spread + 1, (rows, 8)) / spread, axis=1)[:, ::-1].astype(np.float32)
+    lowest = thresholds[:, -1].copy()
+    expected = [
+        [sum(value >= limit for value in row) for limit in limits]
+        for row, limits in zip(values, thresholds, strict=True)
+    ]
+    assert metrics._count_few(values, thresholds, lowest).tolist() == expected
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        assert metrics._count_few(values, thresholds, lowest).tolist() == expected
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_well_separated_identities_with_many_positives():
+    """Few negatives reach a positive here, which another way of counting is for."""
+    rng = np.random.default_rng(1)
+    centres = rng.standard_normal((12, 16))
+    pids, query_pids = np.arange(240) % 12, np.arange(30) % 12
+    gallery = (centres[pids] + 0.5 * rng.standard_normal((240, 16))).astype(np.float32)
+    query = (centres[query_pids] + 0.5 * rng.standard_normal((30, 16))).astype(np.float32)
+    wanted = reference.metrics(reference.cosine_distances(query, gallery), query_pids, pids, tie=5e-7)
+    result = evaluate(query, gallery, query_pids, pids)
+    assert 0.5 < result.mAP < 0.99
+    assert (result.mAP, result.mINP) == pytest.approx((wanted[1], wanted[2]), abs=1e-9)
