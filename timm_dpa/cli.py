@@ -12,7 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timm_dpa import __version__
-from timm_dpa.cli_options import add_model_options, check_output, image_size, make_extractor, replacing
+from timm_dpa.cli_options import (
+    add_model_options,
+    check_output,
+    image_size,
+    make_extractor,
+    replacing,
+    verbs_below,
+)
 from timm_dpa.cli_train import add_train_verbs
 
 __all__ = ['main']
@@ -63,19 +70,7 @@ def _one_line(error: BaseException) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='timm-dpa', description='Vehicle re-identification from drones.')
     parser.add_argument('--version', action='version', version=f'timm-dpa {__version__}')
-    verbs = parser.add_subparsers(dest='verb', required=True, metavar='VERB')
-
-    def verb(name: str, run, summary: str, example: str) -> argparse.ArgumentParser:
-        child = verbs.add_parser(
-            name,
-            help=summary,
-            description=summary[0].upper() + summary[1:] + '.',
-            epilog=f'example:\n  {example}',
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        child.set_defaults(run=run)
-        return child
-
+    verb = verbs_below(parser, 'verb')
     embed = verb(
         'embed', _embed, 'write the embeddings of images to a file', 'timm-dpa embed crops/ --out crops.safetensors'
     )

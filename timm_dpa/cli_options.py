@@ -5,11 +5,44 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ['add_model_options', 'check_output', 'image_size', 'make_extractor', 'model_source', 'replacing']
+__all__ = [
+    'VerbMaker',
+    'add_model_options',
+    'check_output',
+    'image_size',
+    'make_extractor',
+    'model_source',
+    'replacing',
+    'verbs_below',
+]
+
+#: (name, function that runs it or None, summary, example) -> parser of the verb
+VerbMaker = Callable[[str, Callable[[argparse.Namespace], None] | None, str, str], argparse.ArgumentParser]
+
+
+def verbs_below(parser: argparse.ArgumentParser, dest: str) -> VerbMaker:
+    """A function that adds verbs to a parser; the name of the one that is called goes to `dest`."""
+    verbs = parser.add_subparsers(dest=dest, required=True, metavar=dest.upper())
+
+    def verb(
+        name: str, run: Callable[[argparse.Namespace], None] | None, summary: str, example: str
+    ) -> argparse.ArgumentParser:
+        child = verbs.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + '.',
+            epilog=f'example:\n  {example}',
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if run is not None:
+            child.set_defaults(run=run)
+        return child
+
+    return verb
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

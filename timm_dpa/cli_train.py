@@ -5,11 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from timm_dpa.cli_options import add_model_options, image_size, make_extractor, model_source, replacing
+from timm_dpa.cli_options import (
+    VerbMaker,
+    add_model_options,
+    image_size,
+    make_extractor,
+    model_source,
+    replacing,
+    verbs_below,
+)
 
 __all__ = ['add_train_verbs']
 
@@ -18,21 +25,34 @@ _PROTOCOLS = ('fixed', 'vru', 'first-last', 'cross-camera')
 _TABLES = ('table3', 'table4', 'table5', 'table6')
 
 
-def add_train_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the verbs; `verb(name, run, summary, example)` makes the parser of one."""
+def add_train_verbs(verb: VerbMaker) -> None:
+    """Add the verbs of this room."""
     data = verb(
         'data',
-        _data,
+        None,
         'check a data set before training, or draw one to try things out',
         'timm-dpa data check crops/\n  timm-dpa data draw drawn --identities 64 --images 12',
     )
-    data.add_argument('action', choices=('check', 'draw'), help='check a data set, or draw a synthetic one')
-    data.add_argument('root', metavar='ROOT', help='folder of the data set (or a CSV file); for draw the one to make')
-    _add_data_options(data)
-    data.add_argument('--quick', action='store_true', help='check: count only, open no image')
-    data.add_argument('--json', metavar='FILE', help='check: write the report here, too')
-    data.add_argument('--identities', type=int, default=64, metavar='N', help='draw: vehicles (default 64)')
-    data.add_argument('--images', type=int, default=12, metavar='N', help='draw: images of each (default 12)')
+    actions = verbs_below(data, 'action')
+    check = actions(
+        'check',
+        _data_check,
+        'say what a data set holds, and whether it is ready for training',
+        'timm-dpa data check crops/',
+    )
+    check.add_argument('root', metavar='ROOT', help='folder of the data set, or a CSV file')
+    check.add_argument('--quick', action='store_true', help='count only, open no image')
+    check.add_argument('--json', metavar='FILE', help='write the report here, too')
+    _add_data_options(check)
+    draw = actions(
+        'draw',
+        _data_draw,
+        'draw a synthetic data set to try things out',
+        'timm-dpa data draw drawn --identities 64 --images 12',
+    )
+    draw.add_argument('root', metavar='ROOT', help='folder to make')
+    draw.add_argument('--identities', type=int, default=64, metavar='N', help='vehicles (default 64)')
+    draw.add_argument('--images', type=int, default=12, metavar='N', help='images of each (default 12)')
 
     train = verb(
         'train',
@@ -87,29 +107,35 @@ def add_train_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     ablate.add_argument('--init', metavar='SOURCE', help='weights of the backbone: imagenet, a file, or none')
     ablate.add_argument('settings', nargs='*', metavar='KEY=VALUE', help='changes of the recipe')
 
-    plot = verb(
-        'plot',
-        _plot,
-        'draw CMC curves, ranked lists or heat maps',
-        'timm-dpa plot cmc runs/a runs/b --out cmc.png\n'
-        '  timm-dpa plot ranks runs/a runs/b --data crops/ --out ranks.png\n'
-        '  timm-dpa plot cam runs/a dpa_resnet50 --images a.jpg b.jpg --out cam.png',
+    examples = (
+        'timm-dpa plot cmc runs/a runs/b --out cmc.png',
+        'timm-dpa plot ranks runs/a runs/b --data crops/ --out ranks.png',
+        'timm-dpa plot cam runs/a dpa_resnet50 --images a.jpg b.jpg --out cam.png',
     )
-    plot.add_argument('kind', choices=('cmc', 'ranks', 'cam'), help='curves, ranked lists, or Grad-CAM++ heat maps')
-    plot.add_argument('runs', nargs='+', metavar='RUN', help='folders of runs; for ranks and cam also names of models')
-    plot.add_argument('--out', required=True, metavar='FILE', help='picture to write (.png, .svg or .pdf)')
-    plot.add_argument('--names', nargs='+', metavar='NAME', help='what the figure calls the runs')
-    plot.add_argument('--max-rank', type=int, default=20, metavar='N', help='cmc: last rank (default 20)')
-    plot.add_argument('--data', metavar='ROOT', help='ranks: the data set')
-    plot.add_argument('--queries', type=int, default=4, metavar='N', help='ranks: queries to draw (default 4)')
-    plot.add_argument('--top', type=int, default=10, metavar='N', help='ranks: matches of each (default 10)')
-    plot.add_argument('--protocol', choices=_PROTOCOLS, help="ranks: query and gallery (default: the data's own)")
-    plot.add_argument('--seed', type=int, default=0, metavar='N', help='ranks: which queries (default 0)')
-    plot.add_argument('--images', nargs='+', metavar='IMAGE', help='cam: images, or folders of them')
-    plot.add_argument('--layer', metavar='NAME', help='cam: module to look at (default: the map after the attention)')
-    plot.add_argument('--image-size', type=int, nargs='+', metavar='PX', help='side, or height and width')
-    plot.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps')
-    _add_data_options(plot)
+    plot = verb('plot', None, 'draw CMC curves, ranked lists or heat maps', '\n  '.join(examples))
+    kinds = verbs_below(plot, 'kind')
+    cmc = kinds('cmc', _plot_cmc, 'draw the CMC curves of runs that were evaluated alike', examples[0])
+    ranks = kinds(
+        'ranks', _plot_ranks, 'draw the first matches of some queries, right and wrong ones framed', examples[1]
+    )
+    cam = kinds('cam', _plot_cam, 'draw Grad-CAM++ heat maps of models side by side', examples[2])
+    for parser in (cmc, ranks, cam):
+        models = '' if parser is cmc else ', and names of models'
+        parser.add_argument('runs', nargs='+', metavar='RUN', help=f'folders of runs{models}')
+        parser.add_argument('--out', required=True, metavar='FILE', help='picture to write (.png, .svg or .pdf)')
+        parser.add_argument('--names', nargs='+', metavar='NAME', help='what the figure calls the runs')
+    cmc.add_argument('--max-rank', type=int, default=20, metavar='N', help='last rank (default 20)')
+    ranks.add_argument('--data', required=True, metavar='ROOT', help='folder of the data set, or a CSV file')
+    ranks.add_argument('--queries', type=int, default=4, metavar='N', help='queries to draw (default 4)')
+    ranks.add_argument('--top', type=int, default=10, metavar='N', help='matches of each (default 10)')
+    ranks.add_argument('--protocol', choices=_PROTOCOLS, help="query and gallery (default: the data's own)")
+    ranks.add_argument('--seed', type=int, default=0, metavar='N', help='which queries (default 0)')
+    _add_data_options(ranks)
+    cam.add_argument('--images', nargs='+', required=True, metavar='IMAGE', help='images, and folders of them')
+    cam.add_argument('--layer', metavar='NAME', help='module to look at (default: the map after the attention)')
+    for parser in (ranks, cam):
+        parser.add_argument('--image-size', type=int, nargs='+', metavar='PX', help='side, or height and width')
+        parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps')
 
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -131,14 +157,15 @@ def _load_data(args: argparse.Namespace, root: str):
     return load_data(root, args.layout, test_fraction=args.test_fraction, subset=args.subset)
 
 
-def _data(args: argparse.Namespace) -> None:
-    if args.action == 'draw':
-        from timm_dpa.train.drawn import draw_data_set
+def _data_draw(args: argparse.Namespace) -> None:
+    from timm_dpa.train.drawn import draw_data_set
 
-        folder = draw_data_set(args.root, args.identities, args.images)
-        print(f'{args.identities} drawn vehicles (synthetic images), {args.images} images of each')
-        print(f'data: {folder}')
-        return
+    folder = draw_data_set(args.root, args.identities, args.images)
+    print(f'{args.identities} drawn vehicles (synthetic images), {args.images} images of each')
+    print(f'data: {folder}')
+
+
+def _data_check(args: argparse.Namespace) -> None:
     from timm_dpa.train.data_check import check_data
 
     report = check_data(_load_data(args, args.root), quick=args.quick)
@@ -229,52 +256,49 @@ def _ablate(args: argparse.Namespace) -> None:
         print(f'{path.suffix[1:]}: {path}')
 
 
-def _plot(args: argparse.Namespace) -> None:
-    names = args.names or [''] * len(args.runs)
-    if len(names) != len(args.runs):
-        raise ValueError(f'--names gives {len(names)} names for {len(args.runs)} runs')
-    out = Path(args.out)
-    if args.kind == 'cmc':
-        from timm_dpa.train.plots import cmc_figure
-
-        cmc_figure([(name, Path(run)) for name, run in zip(names, args.runs, strict=True)], out, args.max_rank)
-    else:
-        labels = [name or _label(run) for name, run in zip(names, args.runs, strict=True)]
-        draw = _plot_ranks if args.kind == 'ranks' else _plot_cam
-        draw(args, labels, out)
-    print(f'figure: {out}')
+def _labels(args: argparse.Namespace) -> list[str]:
+    """What a figure calls the runs."""
+    if args.names is None:
+        return [Path(run).resolve().name if os.path.isdir(run) else run for run in args.runs]
+    if len(args.names) != len(args.runs):
+        raise ValueError(f'--names gives {len(args.names)} names for {len(args.runs)} runs')
+    return args.names
 
 
-def _label(run: str) -> str:
-    return Path(run).resolve().name if os.path.isdir(run) else run
+def _plot_cmc(args: argparse.Namespace) -> None:
+    from timm_dpa.train.plots import cmc_figure
+
+    names = _labels(args) if args.names else [''] * len(args.runs)
+    cmc_figure([(name, Path(run)) for name, run in zip(names, args.runs, strict=True)], Path(args.out), args.max_rank)
+    print(f'figure: {args.out}')
 
 
-def _plot_ranks(args: argparse.Namespace, labels: list[str], out: Path) -> None:
+def _plot_ranks(args: argparse.Namespace) -> None:
     from timm_dpa.features import FeatureExtractor
     from timm_dpa.train.rank_lists import rank_list_figure
 
-    if args.data is None:
-        raise ValueError('plot ranks needs --data ROOT')
     data = _load_data(args, args.data)
     size = image_size(args.image_size)
     models: list[tuple[str, Any]] = [
         (label, FeatureExtractor(model_source(run), device=args.device, image_size=size))
-        for label, run in zip(labels, args.runs, strict=True)
+        for label, run in zip(_labels(args), args.runs, strict=True)
     ]
-    rank_list_figure(models, data, out, protocol=args.protocol, queries=args.queries, top=args.top, seed=args.seed)
+    rank_list_figure(
+        models, data, Path(args.out), protocol=args.protocol, queries=args.queries, top=args.top, seed=args.seed
+    )
+    print(f'figure: {args.out}')
 
 
-def _plot_cam(args: argparse.Namespace, labels: list[str], out: Path) -> None:
+def _plot_cam(args: argparse.Namespace) -> None:
     from timm_dpa.features import create_embedding_model, resolve_device
     from timm_dpa.images import iter_images
     from timm_dpa.train.heat_maps import heat_map_figure
 
-    if not args.images:
-        raise ValueError('plot cam needs --images IMAGE ...')
     images = [Path(item.name) for item in iter_images(args.images)]
     device = resolve_device(args.device)
     models = [
         (label, create_embedding_model(model_source(run)).to(device).eval())
-        for label, run in zip(labels, args.runs, strict=True)
+        for label, run in zip(_labels(args), args.runs, strict=True)
     ]
-    heat_map_figure(models, images, out, layer=args.layer, image_size=image_size(args.image_size))
+    heat_map_figure(models, images, Path(args.out), layer=args.layer, image_size=image_size(args.image_size))
+    print(f'figure: {args.out}')
