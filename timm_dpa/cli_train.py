@@ -37,7 +37,7 @@ def add_train_verbs(verb: VerbMaker) -> None:
     check = actions(
         'check',
         _data_check,
-        'say what a data set holds, and whether it is ready for training',
+        'say what a data set holds, and whether it is ready for use',
         'timm-dpa data check crops/',
     )
     check.add_argument('root', metavar='ROOT', help='folder of the data set, or a CSV file')
@@ -175,7 +175,7 @@ def _data_check(args: argparse.Namespace) -> None:
             temporary.write_text(json.dumps(report.as_dict(), indent=2), encoding='utf-8', errors='backslashreplace')
         print(f'report: {args.json}')
     if not report.ready:
-        raise ValueError(f'{args.root} is not ready for training, see above')
+        raise ValueError(f'{args.root} is not ready, see above')
 
 
 def _recipe(args: argparse.Namespace, settings: list[str]):

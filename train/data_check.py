@@ -71,15 +71,15 @@ class DataReport:
 
     @property
     def ready(self) -> bool:
-        """Whether nothing speaks against training and evaluation with these data."""
+        """Whether nothing speaks against training with these data, or evaluation where they have no train part."""
         return not self.problems()
 
     def problems(self) -> list[str]:
         """What should be put right first, a line each."""
         found = []
-        if self.parts['train'].images == 0:
-            found.append('no training images')
-        elif self.parts['train'].identities < 2:
+        if self.parts['train'].images == self.parts['query'].images == 0:
+            found.append('neither training nor test images')
+        if self.parts['train'].identities == 1:
             found.append('training images of one identity only')
         if self.unreadable:
             found.append(f'{_count(self.unreadable, "image", "images")} cannot be read')
@@ -134,7 +134,12 @@ class DataReport:
                 lines += ['', f'{title}: {len(names)}', *(f'  {name}' for name in names[:_SHOWN])]
                 lines += [f'  ... and {len(names) - _SHOWN} more'] * (len(names) > _SHOWN)
         lines += ['', *(f'note: {remark}' for remark in self.remarks())]
-        lines.append(f'not ready: {"; ".join(self.problems())}' if self.problems() else 'ready for training')
+        if self.problems():
+            lines.append(f'not ready: {"; ".join(self.problems())}')
+        elif self.parts['train'].images:
+            lines.append('ready for training')
+        else:
+            lines.append('ready for evaluation only: no training images')
         return '\n'.join(lines)
 
 
