@@ -30,7 +30,12 @@ _FIGURE_LIMIT = 50  # rows and columns; more would be no picture to look at
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit status: 0, 1 when it failed, 2 for wrong use, 130 when it was interrupted."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and (any(word.startswith('-') for word in rest) or not hasattr(args, 'settings')):
+        parser.error(f'unrecognized arguments: {" ".join(rest)}')
+    if rest:  # argparse leaves the settings that follow an option, where a positional argument comes first
+        args.settings += rest
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names are any bytes
             stream.reconfigure(errors='surrogateescape' if stream.encoding == 'utf-8' else 'backslashreplace')

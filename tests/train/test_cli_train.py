@@ -101,6 +101,8 @@ def test_figures(run, data, tmp_path, capsys):
         (['train', '--data', 'D', '--out', 'O', 'optim.lr'], 'key=value'),
         (['eval', '--model', 'dpa_resnet18', '--data', 'nowhere'], 'nowhere'),
         (['ablate', 'table3', '--data', 'nowhere', '--out', 'O'], 'nowhere'),
+        (['ablate', 'table3', '--data', 'D', '--out', 'O', 'optim.lr=1', 'optim.lrr=1'], 'optim.lrr'),
+        (['ablate', 'table3', 'optim.lrr=1', '--data', 'D', '--out', 'O', 'optim.lr=1'], 'optim.lrr'),
         (['plot', 'ranks', 'dpa_resnet18', '--data', 'nowhere', '--out', 'x.png'], 'nowhere'),
         (['plot', 'cam', 'dpa_resnet18', '--images', 'nowhere', '--out', 'x.png'], 'nowhere'),
         (['plot', 'cmc', 'a', 'b', '--names', 'c', '--out', 'x.png'], '1 names for 2 runs'),
@@ -114,3 +116,11 @@ def test_wrong_use_is_one_line_and_status_2(arguments, message, tmp_path, monkey
     assert message in error
     assert '\n' not in error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('arguments', [['models', '--foo=1'], ['data', 'draw', 'D', 'a=1'], ['train', '--foo=1']])
+def test_what_is_no_setting_is_not_taken_for_one(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert 'timm-dpa' in capsys.readouterr().err
