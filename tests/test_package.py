@@ -56,5 +56,11 @@ def test_first_python_example_of_the_readme_runs(tmp_path):
     assert printed.strip() == '(3, 2048) float32 [1. 1. 1.]'
 
 
+def test_loop_of_your_own_of_the_readme_runs(tmp_path):
+    example = next(code for code in re.findall(r'```python\n(.*?)```', README, flags=re.S) if 'TripletLoss' in code)
+    printed = python(f'{example}\nprint(bool(embeddings.grad.any()))', tmp_path)
+    assert re.fullmatch(r'mAP 0\.\d+, Rank-1 [01]\.\d+, mINP 0\.\d+, 8 queries\nTrue\n', printed)
+
+
 def test_table_of_the_readme_is_that_of_the_package():
     assert zoo_table(markdown=True) in README

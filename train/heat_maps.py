@@ -31,6 +31,7 @@ __all__ = ['heat_map', 'heat_map_figure']
 
 _COLOURS = 'RdYlBu_r'  # blue to red, as in the paper, and told apart with any colour vision
 _OPACITY = 0.5
+_MOST = 50  # images of a figure
 _TILE, _GAP, _LINE = 1.6, 0.1, 0.17  # inches: width of an image, space, line of text
 
 
@@ -57,13 +58,15 @@ def heat_map_figure(
         `out`.
 
     Raises:
-        ValueError: no model, no image, another suffix, or as `heat_map`.
+        ValueError: no model, no image, more than 50 images, another suffix, or as `heat_map`.
         ImportError: matplotlib or grad-cam is missing.
         OSError: the figure cannot be written.
     """
     out = check_figure_path(out)
     if not models or not images:
         raise ValueError(f'{"models" if not models else "images"} is empty; give at least one')
+    if len(images) > _MOST:
+        raise ValueError(f'{len(images)} images are no figure to look at; give at most {_MOST}')
     new_figure(1, 1)  # what is missing shows before the work
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable

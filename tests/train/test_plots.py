@@ -583,6 +583,7 @@ class TestHeatMap:
         for models, images, name, message in (
             ([], ['a.png'], 'cam.png', 'models is empty'),
             ([('m', model)], [], 'cam.png', 'images is empty'),
+            ([('m', model)], ['a.png'] * 51, 'cam.png', 'at most 50'),
             ([('m', model)], ['a.png'], 'cam.bmp', r'cam\.bmp: a figure'),
             ([('m', model)], ['b.png'], 'cam.png', r'b\.png: not an image'),
         ):
