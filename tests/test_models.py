@@ -16,69 +16,28 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from timm.data import resolve_data_config
-from timm.layers import SEModule, get_attn
-from timm.models import group_parameters
-from timm.optim import param_groups_layer_decay
 from torch import nn
 
 import timm_dpa
-from tests.support import ddp_worker
 from tests.support.hub_server import LoopbackHub
-from tests.support.models import TINY, create, freeze_batch_norm, images, lively, tiny
-from timm_dpa import ChannelPoolingAttention, DualPoolingAttention, SpatialPoolingAttention
+from tests.support.models import (
+    ATTENTIONS,
+    ENTRY_POINTS,
+    TINY,
+    assert_same,
+    assert_same_gradients,
+    attentions,
+    create,
+    every_attention,
+    every_model,
+    freeze_batch_norm,
+    gradients,
+    images,
+    lively,
+    stages,
+    tiny,
+)
 from timm_dpa.dpa_resnet import dpa_resnet18
-
-TESTS = Path(__file__).parent
-ATTENTIONS = {
-    'dpa': DualPoolingAttention,
-    'cpa': ChannelPoolingAttention,
-    'spa': SpatialPoolingAttention,
-    'se': SEModule,
-    'cbam': get_attn('cbam'),
-    'ca': get_attn('coord'),
-    'nl': get_attn('nl'),
-}
-ENTRY_POINTS = [f'{name}_resnet{depth}' for name in ('reid', *ATTENTIONS) for depth in (18, 50)]
-every_attention = pytest.mark.parametrize('attn', ATTENTIONS)
-every_model = pytest.mark.parametrize('attn', [None, *ATTENTIONS])
-#: for what takes seconds: dpa is made of the parts of cpa and spa, and all contain the baseline
-most_models = pytest.mark.parametrize(
-    'attn', [pytest.param(a, marks=pytest.mark.slow if a in (None, 'cpa', 'spa') else ()) for a in (None, *ATTENTIONS)]
-)
-#: for what takes many: the others are timm's own modules
-few_models = pytest.mark.parametrize(
-    'attn', [pytest.param(a, marks=() if a in ('dpa', 'nl') else pytest.mark.slow) for a in (None, *ATTENTIONS)]
-)
-
-
-def stages(model: nn.Module) -> dict[int, nn.Module]:
-    return {i: getattr(model, f'layer{i}') for i in (1, 2, 3, 4)}
-
-
-def attentions(model: nn.Module) -> dict[int, nn.Module]:
-    return {i: stage.attn for i, stage in stages(model).items() if hasattr(stage, 'attn')}
-
-
-def gradients(model: nn.Module, x: torch.Tensor, labels: torch.Tensor, run=None) -> dict[str, torch.Tensor]:
-    model.zero_grad()
-    F.cross_entropy((model if run is None else run)(x), labels).backward()
-    return {name: p.grad.clone() for name, p in model.named_parameters()}
-
-
-def assert_same(got: torch.Tensor, expected: torch.Tensor, attn: str | None = None) -> None:
-    """To rounding, at the scale of the whole; the products in the softmax of `nl` are unscaled and magnify it."""
-    tolerance = 1e-3 if attn == 'nl' else 1e-4
-    torch.testing.assert_close(got, expected, rtol=0, atol=tolerance * expected.abs().max().item())
-
-
-def assert_same_gradients(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance=1e-4) -> None:
-    """To the scale of each tensor: elements that cancel out are noise."""
-    assert got.keys() == expected.keys()
-    for name, value in expected.items():
-        scale = value.abs().max().item()
-        torch.testing.assert_close(
-            got[name], value, rtol=tolerance, atol=tolerance * scale + 1e-7, msg=lambda m, n=name: f'{n}: {m}'
-        )
 
 
 @pytest.fixture(scope='module')
@@ -541,217 +500,6 @@ class TestIntermediates:
         assert expected.shape[1] == width == model.num_features
         parts = {name.split('.')[0] for name, _ in model.named_parameters()}
         assert parts == {'conv1', 'bn1', *(f'layer{i}' for i in range(1, index + 1))}
-
-
-class TestTraining:
-    @every_model
-    def test_a_step_gives_every_parameter_a_finite_gradient_and_moves_it(self, attn):
-        options = {'gem_learnable': True, 'kernel_num': 2} if attn in ('dpa', 'cpa', 'spa') else {}
-        model = tiny(attn, num_classes=3, attn_args=options).train()
-        before = {name: p.detach().clone() for name, p in model.named_parameters()}
-        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-        found = gradients(model, images(6, 3, 64, 64), torch.tensor([0, 1, 2, 0, 1, 2]))
-        optimizer.step()
-        for name, p in model.named_parameters():
-            assert found[name].isfinite().all(), name
-            assert not torch.equal(p, before[name]), name
-
-    def test_fresh_weights_learn_three_images(self):
-        torch.manual_seed(0)
-        model = timm.create_model('dpa_resnet18', **TINY, num_classes=3).train()
-        x, labels = images(6, 3, 64, 64), torch.tensor([0, 1, 2, 0, 1, 2])
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-        losses = []
-        for _ in range(15):
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model(x), labels)
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        assert losses[-1] < losses[0] / 2
-
-    def test_gradient_checkpointing_gives_the_same_gradients(self):
-        model = tiny('dpa', num_classes=3, attn_stages=(1, 3)).train()
-        x, labels = images(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
-        expected = gradients(copy.deepcopy(model), x, labels)
-        model.set_grad_checkpointing()
-        saved = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
-            model(x)
-        kept = sum(saved)
-        model.set_grad_checkpointing(False)
-        saved.clear()
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
-            model(x)
-        assert kept < sum(saved) / 2
-        model.set_grad_checkpointing()
-        assert_same_gradients(gradients(model, x, labels), expected)
-
-    def test_layer_decay_scales_the_attention_with_its_stage_not_with_the_head(self, dpa):
-        names = {id(p): name for name, p in dpa.named_parameters()}
-        groups = param_groups_layer_decay(dpa, layer_decay=0.5)
-        scale = {names[id(p)]: group['lr_scale'] for group in groups for p in group['params']}
-        assert scale.keys() == set(names.values())
-        head = {name: s for name, s in scale.items() if name.split('.')[0] in ('neck', 'fc', 'global_pool')}
-        assert set(head) == {'neck.weight', 'fc.weight', 'global_pool.p'}
-        assert set(head.values()) == {1.0}
-        attention = {s for name, s in scale.items() if name.startswith('layer3.attn.')}
-        assert len(attention) == 1
-        order = ['conv1', 'layer1.0', 'layer1.1', 'layer2.1', 'layer3.0', 'layer3.1', 'layer3.attn', 'layer4.0', 'neck']
-        depths = [next(s for name, s in scale.items() if name.startswith(f'{part}.')) for part in order]
-        assert depths == sorted(set(depths))
-
-    def test_coarse_groups_are_the_stages_with_their_attention(self, dpa):
-        groups = group_parameters(dpa, dpa.group_matcher(coarse=True))
-        (stage3,) = [names for names in groups.values() if 'layer3.0.conv1.weight' in names]
-        assert set(stage3) == {name for name, _ in dpa.named_parameters() if name.startswith('layer3.')}
-
-    @pytest.mark.parametrize(
-        ('attn', 'dtype'),
-        [
-            # CPUs are slow at float16
-            pytest.param(a, d, marks=pytest.mark.slow if d == 'float16' and a not in ('dpa', 'nl') else ())
-            for d in ('bfloat16', 'float16')
-            for a in (None, *ATTENTIONS)
-        ],
-    )
-    def test_autocast_stays_finite_with_inputs_30_times_larger(self, attn, dtype):
-        dtype = getattr(torch, dtype)
-        model = tiny(attn, num_classes=3)
-        x = images(2, 3, 64, 64)
-        with torch.no_grad():
-            expected = model(x)
-            with torch.autocast('cpu', dtype=dtype):
-                got = model(x)
-        assert F.cosine_similarity(got.float(), expected).min() > 0.98
-        model.train()
-        with torch.autocast('cpu', dtype=dtype):
-            loss = F.cross_entropy(model(30 * x).float(), torch.tensor([0, 2]))
-        loss.backward()
-        assert loss.isfinite()
-        assert all(p.grad.isfinite().all() for p in model.parameters())
-        model.eval()
-        with torch.no_grad(), torch.autocast('cpu', dtype=dtype):
-            assert model(30 * x).isfinite().all()
-
-    @every_model
-    def test_channels_last_gives_the_same_numbers(self, attn):
-        model = tiny(attn, num_classes=3)
-        other = copy.deepcopy(model).to(memory_format=torch.channels_last)
-        x, labels = images(3, 3, 64, 96), torch.tensor([0, 1, 2])
-        x_last = x.contiguous(memory_format=torch.channels_last)
-        with torch.no_grad():
-            maps = other.forward_features(x_last)
-            assert maps.is_contiguous(memory_format=torch.channels_last)
-            assert_same(maps, model.forward_features(x), attn)
-        assert_same_gradients(gradients(other.train(), x_last, labels), gradients(model.train(), x, labels), 1e-3)
-
-    def test_two_processes_train_as_one_without_unused_parameters(self, tmp_path):
-        results = [tmp_path / f'{rank}.pt' for rank in (0, 1)]
-        environment = {
-            **os.environ,
-            'PYTHONPATH': os.pathsep.join([str(TESTS.parent), os.environ.get('PYTHONPATH', '')]),
-        }
-        processes = [
-            subprocess.Popen(
-                [
-                    sys.executable,
-                    '-m',
-                    'tests.support.ddp_worker',
-                    str(rank),
-                    '2',
-                    str(tmp_path / 'rendezvous'),
-                    str(out),
-                ],
-                env=environment,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank, out in enumerate(results)
-        ]
-        try:
-            errors = [process.communicate(timeout=120)[1] for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-        assert [process.returncode for process in processes] == [0, 0], '\n'.join(errors)
-        first, second = (torch.load(path, weights_only=True) for path in results)
-        for step in ('frozen', 'training'):
-            assert all(torch.equal(first[step][name], second[step][name]) for name in first[step])
-        model = freeze_batch_norm(ddp_worker.model())
-        assert_same_gradients(first['frozen'], gradients(model, *ddp_worker.batch()))
-        assert all(g.abs().max() > 0 for g in first['training'].values())
-
-
-class TestCompilers:
-    @pytest.fixture(autouse=True)
-    def _fresh_compiler(self):
-        torch.compiler.reset()
-
-    @pytest.mark.filterwarnings('ignore:.*torch.jit:FutureWarning', 'ignore:.*torch.jit:DeprecationWarning')
-    @most_models
-    def test_torchscript_evaluates_and_trains_alike(self, attn):
-        model = tiny(attn, num_classes=3)
-        scripted = torch.jit.script(copy.deepcopy(model))
-        with torch.no_grad():
-            for shape in ((2, 3, 64, 64), (1, 3, 96, 64)):
-                assert_same(scripted(images(*shape)), model(images(*shape)), attn)
-        x, labels = images(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
-        assert_same_gradients(gradients(scripted.train(), x, labels), gradients(model.train(), x, labels), 1e-3)
-
-    @every_model
-    def test_fx_trace_computes_the_same_at_any_size(self, attn):
-        model = tiny(attn, num_classes=3)
-        traced = torch.fx.symbolic_trace(model)
-        with torch.no_grad():
-            for shape in ((2, 3, 64, 64), (1, 3, 96, 70)):
-                assert_same(traced(images(*shape)), model(images(*shape)), attn)
-        trainable = torch.fx.symbolic_trace(model.train())
-        x, labels = images(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
-        expected = gradients(copy.deepcopy(model), x, labels)
-        assert_same_gradients(gradients(trainable, x, labels), expected, 1e-3)
-
-    @few_models
-    def test_compiles_to_one_graph_and_trains_alike(self, attn):
-        model = tiny(attn, num_classes=3).train()
-        x, labels = images(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
-        expected = gradients(copy.deepcopy(model), x, labels)
-        compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
-        assert_same_gradients(gradients(model, x, labels, run=compiled), expected, 1e-3)
-
-    def test_compiles_to_one_graph_for_evaluation(self):
-        model = tiny('dpa', num_classes=3)
-        compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
-        with torch.no_grad():
-            assert_same(compiled(images(2, 3, 64, 64)), model(images(2, 3, 64, 64)))
-
-    @pytest.mark.slow
-    def test_compiles_to_one_graph_for_any_size(self):
-        model = tiny('dpa', num_classes=3)
-        compiled = torch.compile(model, fullgraph=True, backend='aot_eager', dynamic=True)
-        with torch.no_grad():
-            for shape in ((2, 3, 64, 64), (3, 3, 96, 64), (4, 3, 130, 70)):
-                assert_same(compiled(images(*shape)), model(images(*shape)))
-
-    @pytest.mark.slow
-    def test_default_compiler_evaluates_and_trains_alike(self):
-        model = tiny('dpa', num_classes=3)
-        compiled = torch.compile(model, fullgraph=True)
-        x, labels = images(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
-        with torch.no_grad():
-            assert_same(compiled(x), model(x))
-        expected = gradients(copy.deepcopy(model).train(), x, labels)
-        model.train()
-        assert_same_gradients(gradients(model, x, labels, run=compiled), expected, 1e-3)
-
-    @most_models
-    def test_exported_program_takes_any_batch_and_size(self, attn):
-        model = tiny(attn, num_classes=3)
-        free = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-        program = torch.export.export(model, (images(3, 3, 96, 128),), dynamic_shapes=(free,)).module()
-        with torch.no_grad():
-            for shape in ((1, 3, 64, 64), (2, 3, 130, 70)):
-                assert_same(program(images(*shape)), model(images(*shape)), attn)
 
 
 class TestCopies:

@@ -1,8 +1,5 @@
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support import pair_loss_worker
 from tests.support.loss_formulas import FORMULAS, circle_softmax
+from tests.support.processes import run_two
 from timm_dpa.train.losses import (
     METRIC_LOSSES,
     CircleLoss,
@@ -291,26 +289,8 @@ def test_logits_are_float32_in_autocast(kind):
 
 
 def test_two_processes_have_the_loss_and_the_gradient_of_one(tmp_path):
-    results = [tmp_path / f'{rank}.pt' for rank in (0, 1)]
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(TESTS.parent), os.environ.get('PYTHONPATH', '')])}
-    worker = [sys.executable, '-m', 'tests.support.pair_loss_worker']
-    processes = [
-        subprocess.Popen(
-            [*worker, str(rank), '2', str(tmp_path / 'rendezvous'), str(out)],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank, out in enumerate(results)
-    ]
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], '\n'.join(errors)
     alone = pair_loss_worker.steps(pair_loss_worker.net())
-    for path in results:
+    for path in run_two('pair_loss_worker', tmp_path):
         result = torch.load(path, weights_only=True)
         torch.testing.assert_close(result['steps'], alone, rtol=1e-9, atol=1e-9)
         half, labels = result['half']

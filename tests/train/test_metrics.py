@@ -1,8 +1,6 @@
 """Ranking metrics against loops in float64, the fixture's numbers and what must not change them."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from safetensors import safe_open
 from tests.support import ranking_reference as reference
 from tests.support import ranking_worker
 from tests.support.peak_memory import extra_bytes
+from tests.support.processes import run_two
 from timm_dpa.train import metrics
 from timm_dpa.train.metrics import draw_gallery, evaluate, evaluate_distances, evaluate_draws
 
@@ -227,24 +226,8 @@ class TestEvaluate:
         assert extra_bytes(setup, calls) < 200e6
 
     def test_two_processes_give_the_metrics_of_one(self, tmp_path):
-        outs = [tmp_path / f'{rank}.npz' for rank in range(2)]
-        processes = [
-            subprocess.Popen(
-                [sys.executable, '-m', 'tests.support.ranking_worker', str(r), '2', str(tmp_path / 'meet'), str(out)],
-                cwd=TESTS.parent,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for r, out in enumerate(outs)
-        ]
-        try:
-            errors = [process.communicate(timeout=120)[1] for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-        assert [process.returncode for process in processes] == [0, 0], '\n'.join(errors)
         expected = ranking_worker.results(distributed=False)
-        for out in outs:
+        for out in run_two('ranking_worker', tmp_path, '.npz'):
             with np.load(out) as got:
                 assert set(got) == set(expected)
                 for name, value in expected.items():
