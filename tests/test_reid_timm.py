@@ -47,7 +47,7 @@ def test_saved_as_on_the_hub_it_comes_back(name, tmp_path):
     again = timm.create_model(f'local-dir:{tmp_path}', pretrained=True).eval()
     for (key, ours), theirs in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs), key
-    assert again.pretrained_cfg['input_size'] == model.pretrained_cfg['input_size']
+    assert tuple(again.pretrained_cfg['input_size']) == model.pretrained_cfg['input_size']
     size = model.pretrained_cfg['input_size'][1:]
     pixels = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
     extractors = [FeatureExtractor(module, precision='fp32') for module in (model, again)]

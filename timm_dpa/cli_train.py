@@ -86,6 +86,14 @@ def add_train_verbs(verb: VerbMaker) -> None:
     evaluate.add_argument('--draws', type=int, metavar='N', help='random galleries to average (default 10 for vru)')
     evaluate.add_argument('--seed', type=int, default=0, metavar='N', help='of the draws (default 0)')
     evaluate.add_argument('--queries', nargs='+', metavar='NAME', help='only queries of these identities')
+    evaluate.add_argument(
+        '--same-camera',
+        choices=('exclude', 'keep'),
+        help="matches by the query's own camera: leave them out or count them (default: as the protocol has it)",
+    )
+    evaluate.add_argument(
+        '--expand', type=int, default=0, metavar='N', help='expand each query by its N nearest gallery images first'
+    )
     evaluate.add_argument('--rerank', action='store_true', help='re-rank by k-reciprocal neighbours')
     evaluate.add_argument('--flip', action='store_true', help='embed each image and its mirror image')
     _add_data_options(evaluate)
@@ -129,6 +137,7 @@ def add_train_verbs(verb: VerbMaker) -> None:
     ranks.add_argument('--queries', type=int, default=4, metavar='N', help='queries to draw (default 4)')
     ranks.add_argument('--top', type=int, default=10, metavar='N', help='matches of each (default 10)')
     ranks.add_argument('--protocol', choices=_PROTOCOLS, help="query and gallery (default: the data's own)")
+    ranks.add_argument('--query', nargs='+', metavar='IMAGE', help='these queries instead: paths or file names')
     ranks.add_argument('--seed', type=int, default=0, metavar='N', help='which queries (default 0)')
     _add_data_options(ranks)
     cam.add_argument('--images', nargs='+', required=True, metavar='IMAGE', help='images, and folders of them')
@@ -224,6 +233,8 @@ def _eval(args: argparse.Namespace) -> None:
         draws=draws,
         seed=args.seed,
         use_rerank=args.rerank,
+        expand=args.expand,
+        exclude_same_camera=None if args.same_camera is None else args.same_camera == 'exclude',
         query_identities=args.queries,
     )
     name = args.model or 'dpa_resnet50'
@@ -236,6 +247,8 @@ def _eval(args: argparse.Namespace) -> None:
     print(
         f'{metrics["valid_queries"]:.0f} queries, gallery of {result.settings["gallery"]}, protocol {protocol}'
         + (f', mean of {draws} draws' if draws > 1 else '')
+        + (', same camera excluded' if result.settings['same_camera_excluded'] else '')
+        + (f', queries expanded by {args.expand}' if args.expand else '')
         + (', re-ranked' if args.rerank else '')
     )
     if result.skipped:
@@ -284,7 +297,14 @@ def _plot_ranks(args: argparse.Namespace) -> None:
         for label, run in zip(_labels(args), args.runs, strict=True)
     ]
     rank_list_figure(
-        models, data, Path(args.out), protocol=args.protocol, queries=args.queries, top=args.top, seed=args.seed
+        models,
+        data,
+        Path(args.out),
+        protocol=args.protocol,
+        queries=args.queries,
+        top=args.top,
+        seed=args.seed,
+        query_names=args.query,
     )
     print(f'figure: {args.out}')
 

@@ -68,14 +68,16 @@ def init_backbone(
         ValueError: weights of another architecture, or a file that holds no weights.
     """
     source = os.fspath(init_from)
+    # position embeddings are resampled by timm while it loads them
+    size = {'img_size': model.backbone_args['img_size']} if 'img_size' in getattr(model, 'backbone_args', {}) else {}
     if os.path.isfile(source):
         weights = _read_checkpoint(source)
     elif _PATH.search(source):
         raise FileNotFoundError(f'{source}: no such checkpoint file')
     elif source.startswith(('hf-hub:', 'hf_hub:')) or source.count('/') == 1:
-        weights = _pretrained('hf-hub:' + source.removeprefix('hf-hub:').removeprefix('hf_hub:'), source)
+        weights = _pretrained('hf-hub:' + source.removeprefix('hf-hub:').removeprefix('hf_hub:'), source, **size)
     elif is_model(source.partition('.')[0]):
-        weights = _pretrained(source, source)
+        weights = _pretrained(source, source, **size)
     else:
         raise FileNotFoundError(f'{source}: neither a file, nor a Hub repository (org/name), nor a timm model')
 
@@ -143,10 +145,10 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
     raise ValueError(f'{os.fspath(path)}: checkpoint of another architecture, {_difference(wrong, weights, before)}')
 
 
-def _pretrained(name: str, source: str) -> dict[str, torch.Tensor]:
+def _pretrained(name: str, source: str, **model_args) -> dict[str, torch.Tensor]:
     """Weights that timm knows or downloads."""
     try:
-        return timm.create_model(name, pretrained=True).state_dict()
+        return timm.create_model(name, pretrained=True, **model_args).state_dict()
     except FileNotFoundError:  # no connection, and not in the cache
         raise
     except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError) as error:

@@ -45,13 +45,21 @@ class ReIDBackbone(nn.Module):
         dtype=None,
     ) -> None:
         super().__init__()
+        self.backbone_args = dict(backbone_args or {})
+        #: what `create_model` needs to make this network again
+        self.model_args = {
+            'backbone': backbone,
+            'global_pool': global_pool,
+            'drop_rate': drop_rate,
+            'backbone_args': self.backbone_args,
+        }
         try:
-            self.backbone = timm.create_model(backbone, num_classes=0, in_chans=in_chans, **(backbone_args or {}))
+            self.backbone = timm.create_model(backbone, num_classes=0, in_chans=in_chans, **self.backbone_args)
         except (RuntimeError, TypeError) as error:
             raise ValueError(f'backbone {backbone!r}: {error}') from error
         self.in_chans = in_chans
         self.drop_rate = drop_rate
-        size = (backbone_args or {}).get('img_size', self.backbone.pretrained_cfg['input_size'][1:])
+        size = self.backbone_args.get('img_size', self.backbone.pretrained_cfg['input_size'][1:])
         self.input_size = (in_chans, *((size, size) if isinstance(size, int) else size))
         with torch.no_grad():
             features = self.backbone.eval().forward_features(torch.zeros(1, in_chans, *self.input_size[1:]))

@@ -15,6 +15,7 @@ import numpy as np
 
 from .checkpoints import write_atomically
 from .loop import train
+from .processes import joined_processes
 from .recipe import Recipe
 from .runlog import table_bytes
 
@@ -157,31 +158,33 @@ def ablate(
     title, rows = TABLES[table]
     depth = depth or _depth(recipe)
     measured = {row.name: _Measured() for row in rows}
-    main = int(os.environ.get('RANK', '0')) == 0
-    # all rows with one seed before the next: an early table has every row
-    for seed in range(recipe.run.seed, recipe.run.seed + seeds):
-        for row in rows:
-            folder = out / row.slug / f'seed{seed}'
-            if main:
-                print(f'{row.name}, seed {seed}: {folder}', flush=True)
-            here = measured[row.name]
-            try:
-                result = train(_recipe_of(row, recipe, depth, seed), root, folder, progress)
-            except FloatingPointError as error:
-                _logger.warning('%s: %s', folder, error)
-                here.problem = 'diverged'
-                continue
-            if not main:
-                continue
-            if not (folder / 'evaluation.json').is_file():
-                raise ValueError(f'{root}: has no test images, which a table of results needs')
-            content = json.loads((folder / 'evaluation.json').read_text(encoding='utf-8'))
-            here.metrics.append(content['metrics'])
-            here.cmc.append(content['cmc'])
-            here.minutes.append(result.seconds / 60)
-            here.settings = content['settings']
-            list(_write(out, title, rows, measured, recipe, Path(root), depth))
-    if not main:
+    with joined_processes(recipe.run.device) as processes:  # once: a group cannot be left and joined again
+        # all rows with one seed before the next: an early table has every row
+        for seed in range(recipe.run.seed, recipe.run.seed + seeds):
+            for row in rows:
+                folder = out / row.slug / f'seed{seed}'
+                if processes.is_main:
+                    print(f'{row.name}, seed {seed}: {folder}', flush=True)
+                here = measured[row.name]
+                try:
+                    result = train(_recipe_of(row, recipe, depth, seed), root, folder, progress)
+                except FloatingPointError as error:
+                    if processes.world_size > 1:
+                        raise  # the others wait in the middle of a step
+                    _logger.warning('%s: %s', folder, error)
+                    here.problem = 'diverged'
+                    continue
+                if not processes.is_main:
+                    continue
+                if not (folder / 'evaluation.json').is_file():
+                    raise ValueError(f'{root}: has no test images, which a table of results needs')
+                content = json.loads((folder / 'evaluation.json').read_text(encoding='utf-8'))
+                here.metrics.append(content['metrics'])
+                here.cmc.append(content['cmc'])
+                here.minutes.append(result.seconds / 60)
+                here.settings = content['settings']
+                list(_write(out, title, rows, measured, recipe, Path(root), depth))
+    if not processes.is_main:
         return []
     if not any(here.metrics for here in measured.values()):
         raise RuntimeError(f'{out}: every run diverged; see the logs there, and try a smaller optim.lr')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import shutil
 from pathlib import Path
@@ -13,7 +12,6 @@ import torch
 
 __all__ = ['load_checkpoint', 'load_latest', 'remove_stale', 'save_checkpoint', 'write_atomically']
 
-_logger = logging.getLogger(__name__)
 
 _DIGEST = hashlib.sha256().digest_size
 
@@ -114,6 +112,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def load_latest(folder: Path) -> dict[str, Any] | None:
     """The last checkpoint of a run's folder, or the one before it where that is damaged; None where there is none.
 
+    Its entry `damaged` says what was wrong with the last one.
+
     Raises:
         ValueError: all that there are are damaged.
     """
@@ -125,15 +125,17 @@ def load_latest(folder: Path) -> dict[str, Any] | None:
             continue
         except ValueError as error:
             damaged.append(str(error))
-            _logger.warning('%s; trying the one before it', error)
             continue
-        return state
+        return {**state, 'damaged': damaged}
     if damaged:
         raise ValueError(f'{damaged[0]}; no good checkpoint is left in {folder}: start again in another folder')
     return None
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove temporary files that a killed process left behind."""
+    """Remove temporary files and folders that a killed process left behind."""
     for path in folder.glob('.*.tmp*'):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

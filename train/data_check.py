@@ -55,6 +55,7 @@ class DataReport:
         unreadable: one line for each image that cannot be read, which names it.
         shared_identities: names of the vehicles that are in train and test.
         identical: pairs of a training file and a test file with the same bytes.
+        copies: pairs of a query and a gallery file with the same bytes that would count as its match.
         without_positive: queries without an image to find in the gallery; metrics leave them out.
     """
 
@@ -67,6 +68,7 @@ class DataReport:
     unreadable: list[str] = field(default_factory=list)
     shared_identities: list[str] = field(default_factory=list)
     identical: list[tuple[str, str]] = field(default_factory=list)
+    copies: list[tuple[str, str]] = field(default_factory=list)
     without_positive: list[str] = field(default_factory=list)
 
     @property
@@ -87,6 +89,8 @@ class DataReport:
             found.append(f'{_count(self.shared_identities, "identity", "identities")} in train and in test')
         if self.identical:
             found.append(f'{_count(self.identical, "test image", "test images")} identical to a training image')
+        if self.copies:
+            found.append(f'{_count(self.copies, "query has a copy", "queries have copies")} in the gallery')
         if self.parts['query'].images and len(self.without_positive) == self.parts['query'].images:
             found.append('no query has an image to find in the gallery')
         return found
@@ -124,10 +128,12 @@ class DataReport:
             '(per identity, width and height: smallest / median / largest)',
         ]
         pairs = [f'{test} = {train}' for train, test in self.identical]
+        copies = [f'{query} = {found}' for query, found in self.copies]
         for title, names in (
             ('unreadable', self.unreadable),
             ('in train and test', self.shared_identities),
             ('identical in train and test', pairs),
+            ('identical in query and gallery', copies),
             ('queries with nothing to find', self.without_positive),
         ):
             if names:
@@ -185,6 +191,7 @@ def check_data(
         unreadable=[look.error for look in looks.values() if look.error],
         shared_identities=[data.identities[pid] for pid in shared],
         identical=[pair for pair in pairs if pair[0]],
+        copies=_copies(query, gallery, rule, looks),
         without_positive=_without_positive(query, gallery, rule),
     )
 
@@ -242,6 +249,28 @@ def _count_split(split: Split, has_cameras: bool, looks: dict[str, _Look]) -> Sp
 
 def _spread(values: Sequence[int] | np.ndarray) -> tuple[int, float, int] | None:
     return (int(min(values)), float(np.median(values)), int(max(values))) if len(values) else None
+
+
+def _copies(query: Split, gallery: Split, same_camera_rule: bool, looks: dict[str, _Look]) -> list[tuple[str, str]]:
+    """Queries that find their own file; where the same-camera rule leaves it out, nothing is found."""
+
+    def files(split: Split) -> Iterator[tuple[tuple, str]]:
+        for path, pid, camid in zip(split.paths, split.pids.tolist(), split.camids.tolist(), strict=True):
+            if path in looks:
+                yield (looks[path].digest, pid, camid), path
+
+    there: dict[bytes | None, list[tuple[tuple, str]]] = {}
+    for key, path in files(gallery):
+        there.setdefault(key[0], []).append((key, path))
+    found = []
+    for key, path in files(query):
+        matches = [
+            other
+            for known, other in there.get(key[0], [])
+            if known[1] == key[1] and not (same_camera_rule and known == key)
+        ]
+        found += [(path, other) for other in matches[:1]]
+    return found
 
 
 def _without_positive(query: Split, gallery: Split, same_camera_rule: bool) -> list[str]:

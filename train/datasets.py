@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 PROTOCOLS = ('fixed', 'vru', 'first-last', 'cross-camera')
+DRAWN_PROTOCOLS = ('vru', 'cross-camera')  # at random
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,9 +147,10 @@ def _assemble(home: Path, layout: str, rows: list[Row], test_fraction: float, se
         return Split([row.path for row in chosen], pids, np.array([row.camera for row in chosen], np.int64))
 
     parts = {part: [row for row in rows if row.part == part] for part in PARTS}
-    # VeRi-776 keeps its queries in the gallery, too
-    queries = {os.path.basename(row.path) for row in parts['query']} if layout in ('veri_uav', 'veri776') else set()
-    fresh = [row for row in parts['gallery'] if os.path.basename(row.path) not in queries]
+    # VeRi-776 keeps its queries in the gallery, too; a CSV may
+    key = os.path.basename if layout in ('veri_uav', 'veri776') else str
+    queries = {key(row.path) for row in parts['query']}
+    fresh = [row for row in parts['gallery'] if key(row.path) not in queries]
     test = sorted(parts['test'] or parts['query'] + fresh)
     has_cameras = len({row.camera for row in rows}) > 1
     protocol = 'fixed' if parts['query'] else 'cross-camera' if has_cameras else 'vru'
@@ -177,10 +179,15 @@ def _draw_identities(vehicles: list[str], fraction: float, seed: int) -> set[str
 # --- evaluation and training ------------------------------------------------------------------------------------------
 
 
-def draw_protocol(data: ReIDData, protocol: str | None = None, seed: int | Sequence[int] = 0) -> QueryGallery:
+def draw_protocol(
+    data: ReIDData,
+    protocol: str | None = None,
+    seed: int | Sequence[int] = 0,
+    exclude_same_camera: bool | None = None,
+) -> QueryGallery:
     """Query and gallery of a protocol.
 
-    - `fixed`: the given parts; the same-camera rule where there are cameras (VeRi-UAV, VeRi-776);
+    - `fixed`: the given parts; the same-camera rule where these have cameras (VeRi-UAV, VeRi-776);
     - `vru`: one random image of each vehicle is the gallery, the others are queries; no camera rule;
     - `first-last`: the first image of each vehicle by name is a query, the last third of its images, rounded up, is
       gallery; a vehicle with one image is in the gallery only; no camera rule;
@@ -192,17 +199,30 @@ def draw_protocol(data: ReIDData, protocol: str | None = None, seed: int | Seque
     Args:
         protocol: one of `PROTOCOLS`, None for the layout's own.
         seed: of the random images.
+        exclude_same_camera: the same-camera rule, on or off; None for the protocol's own.
 
     Raises:
         ValueError: unknown, or not possible with these data.
     """
-    protocol = protocol or data.protocol
+    parts = _draw(data, protocol or data.protocol, seed)
+    if exclude_same_camera is None:
+        return parts
+    if exclude_same_camera and not _several_cameras(parts.query, parts.gallery):
+        raise ValueError(f'{data.root}: query and gallery know no cameras that a rule could exclude')
+    return parts._replace(exclude_same_camera=exclude_same_camera)
+
+
+def _several_cameras(*splits: Split) -> bool:
+    return len(np.unique(np.concatenate([split.camids for split in splits]))) > 1
+
+
+def _draw(data: ReIDData, protocol: str, seed: int | Sequence[int]) -> QueryGallery:
     if protocol not in PROTOCOLS:
         raise ValueError(f'unknown protocol {protocol!r}; choose {", ".join(PROTOCOLS)}')
     if protocol == 'fixed':
         if not len(data.query):
             raise ValueError(f'{data.root} has no fixed query and gallery; use the protocol {data.protocol}')
-        return QueryGallery(data.query, data.gallery, data.has_cameras)
+        return QueryGallery(data.query, data.gallery, _several_cameras(data.query, data.gallery))
     test = data.test
     if not len(test):
         raise ValueError(f'{data.root} has no test images; give test_fraction above 0, or data with a test part')
@@ -216,7 +236,7 @@ def draw_protocol(data: ReIDData, protocol: str | None = None, seed: int | Seque
         query = np.array([rows[0] for rows in groups if len(rows) > 1], np.int64)
         gallery = np.concatenate([rows[-math.ceil(len(rows) / 3) :] for rows in groups])
         return QueryGallery(test.subset(np.sort(query)), test.subset(np.sort(gallery)), False)
-    if not data.has_cameras:
+    if not _several_cameras(test):
         raise ValueError(f'{data.root} knows no cameras; use the protocol vru')
     rng = np.random.default_rng(seed)
     _, pairs = np.unique(np.stack([test.pids, test.camids]), axis=1, return_inverse=True)

@@ -15,18 +15,25 @@ from timm_dpa.features import FeatureExtractor
 from timm_dpa.images import ImageItem
 
 from .checkpoints import write_atomically
-from .datasets import QueryGallery, ReIDData, Split, draw_protocol
+from .datasets import DRAWN_PROTOCOLS, QueryGallery, ReIDData, Split, draw_protocol
 from .metrics import DrawMetrics, RankingMetrics, evaluate, evaluate_distances, evaluate_draws
 from .processes import Processes
-from .reranking import rerank
+from .reranking import expand_queries, rerank
 
-__all__ = ['COLUMNS', 'Evaluation', 'embed_split', 'evaluate_model', 'markdown_table', 'write_evaluation']
+__all__ = [
+    'COLUMNS',
+    'Evaluation',
+    'check_protocol',
+    'embed_split',
+    'evaluate_model',
+    'markdown_table',
+    'write_evaluation',
+]
 
 _logger = logging.getLogger(__name__)
 
 #: of the paper's tables: heading and key
 COLUMNS = (('mAP', 'mAP'), ('Rank-1', 'rank1'), ('Rank-5', 'rank5'), ('Rank-10', 'rank10'), ('mINP', 'mINP'))
-_DRAWN = ('vru', 'cross-camera')
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +75,8 @@ def evaluate_model(
     draws: int = 1,
     seed: int = 0,
     use_rerank: bool = False,
+    expand: int = 0,
+    exclude_same_camera: bool | None = None,
     query_identities: Sequence[str] | None = None,
     processes: Processes | None = None,
     progress: bool | None = None,
@@ -81,6 +90,8 @@ def evaluate_model(
         draws: random galleries (`vru`) or queries (`cross-camera`) that are averaged over.
         seed: of the draws.
         use_rerank: re-rank by k-reciprocal neighbours.
+        expand: gallery images by which a query is expanded first, see `expand_queries`; 0 for none.
+        exclude_same_camera: the same-camera rule, on or off; None for the protocol's own.
         query_identities: names of the identities that are asked for; all others stay in the gallery.
         processes: share the images among them; all get the same result.
         progress: show a bar; None shows one on a terminal only.
@@ -90,31 +101,29 @@ def evaluate_model(
             that draws, unknown identities, or embeddings that are not finite.
     """
     protocol = protocol or data.protocol
-    if draws < 1:
-        raise ValueError(f'draws must be at least 1, not {draws}')
-    if draws > 1 and protocol not in _DRAWN:
-        raise ValueError(f'draws={draws}: the protocol {protocol} draws nothing; draws are for {", ".join(_DRAWN)}')
     wanted = None if query_identities is None else _pids(data, query_identities)
-    parts = draw_protocol(data, protocol, (seed, 0))  # what is wrong shows before the work
+    if expand < 0:
+        raise ValueError(f'expand must be at least 0, not {expand}')
+    parts = check_protocol(data, protocol, draws, exclude_same_camera, seed)  # what is wrong shows before the work
     images = Split(
         parts.query.paths + parts.gallery.paths,
         np.concatenate([parts.query.pids, parts.gallery.pids]),
         np.concatenate([parts.query.camids, parts.gallery.camids]),
     )
     if protocol != 'fixed':
-        images = data.test if protocol in _DRAWN else images
+        images = data.test if protocol in DRAWN_PROTOCOLS else images
     vectors, rows, skipped = embed_split(extractor, images, processes, progress)
 
     distributed = processes is not None and processes.world_size > 1
     options = {'device': extractor.device, 'distributed': distributed}
-    if protocol == 'vru' and not skipped and not use_rerank and wanted is None:
-        result = evaluate_draws(vectors, images.pids, draws, seed, **options)
+    if protocol == 'vru' and wanted is None and not (skipped or use_rerank or expand or exclude_same_camera):
+        result = evaluate_draws(vectors, images.pids, draws, seed, **options)  # without a copy of all for each draw
     else:
         results = []
         for draw in range(draws):
-            parts = draw_protocol(data, protocol, (seed, draw))
-            results.append(_score(vectors, rows, parts, wanted, use_rerank, options))
-        result = _average(results)
+            parts = draw_protocol(data, protocol, (seed, draw), exclude_same_camera)
+            results.append(_score(vectors, rows, parts, wanted, use_rerank, expand, options))
+        result = DrawMetrics.of(results)
     settings = {
         'protocol': protocol,
         'draws': draws,
@@ -122,11 +131,26 @@ def evaluate_model(
         'gallery': sum(path in rows for path in parts.gallery.paths),
         'same_camera_excluded': parts.exclude_same_camera,
         'rerank': use_rerank,
+        'expand': expand,
         'flip': extractor.flip,
     }
     if query_identities is not None:
         settings['query_identities'] = list(query_identities)
     return Evaluation(result.mean, result.std, result.cmc, result.draws[0], settings, skipped)
+
+
+def check_protocol(
+    data: ReIDData, protocol: str | None, draws: int, exclude_same_camera: bool | None = None, seed: int = 0
+) -> QueryGallery:
+    """The first draw of an evaluation; ValueError where the data or the protocol do not allow it."""
+    protocol = protocol or data.protocol
+    if draws < 1:
+        raise ValueError(f'draws must be at least 1, not {draws}')
+    if draws > 1 and protocol not in DRAWN_PROTOCOLS:
+        raise ValueError(
+            f'draws={draws}: the protocol {protocol} draws nothing; draws are for {", ".join(DRAWN_PROTOCOLS)}'
+        )
+    return draw_protocol(data, protocol, (seed, 0), exclude_same_camera)
 
 
 def _pids(data: ReIDData, names: Sequence[str]) -> np.ndarray:
@@ -172,6 +196,7 @@ def _score(
     parts: QueryGallery,
     wanted: np.ndarray | None,
     use_rerank: bool,
+    expand: int,
     options: dict[str, Any],
 ) -> RankingMetrics:
     """One draw."""
@@ -183,19 +208,11 @@ def _score(
     (query, query_pids, query_camids), (gallery, gallery_pids, gallery_camids) = sides
     ids = (query_pids, gallery_pids, query_camids, gallery_camids)
     rules = {'exclude_same_camera': parts.exclude_same_camera}
+    if expand:
+        query = expand_queries(query, gallery, expand, device=options['device'])
     if use_rerank:
-        return evaluate_distances(rerank(query, gallery), *ids, **rules)
+        return evaluate_distances(rerank(query, gallery, device=options['device']), *ids, **rules)
     return evaluate(query, gallery, *ids, **rules, **options)
-
-
-def _average(results: list[RankingMetrics]) -> DrawMetrics:
-    table = [result.as_dict() for result in results]
-    columns = {key: np.array([row[key] for row in table], float) for key in table[0]}
-    return DrawMetrics(
-        {key: float(column.mean()) for key, column in columns.items()},
-        {key: float(column.std(ddof=1)) if len(results) > 1 else 0.0 for key, column in columns.items()},
-        results,
-    )
 
 
 def markdown_table(rows: Sequence[tuple[str, Evaluation]]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from timm_dpa.images import ImageError, find_images
+from timm_dpa.images import IMAGE_SUFFIXES, ImageError, find_images
 
 __all__ = ['LAYOUTS', 'PARTS', 'VRU_TESTS', 'Row', 'read_layout']
 
@@ -31,6 +31,7 @@ _NAMES = {
 }
 VRU_TESTS = {'small': 1200, 'medium': 2400, 'large': 8000}
 PARTS = ('train', 'query', 'gallery', 'test')
+_JUNK = '-1'  # as Market-1501 and its followers name what shows no vehicle: neither match nor error
 
 
 class Row(NamedTuple):
@@ -43,7 +44,7 @@ class Row(NamedTuple):
 
 
 def read_layout(root: Path, layout: str, subset: str) -> tuple[Path, str, list[Row]]:
-    """Every image of a data set, in no particular order, and none opened.
+    """Every image of a data set but junk (vehicle -1), in no particular order, and none opened.
 
     Args:
         root: absolute path of a folder or a CSV file.
@@ -67,8 +68,9 @@ def read_layout(root: Path, layout: str, subset: str) -> tuple[Path, str, list[R
             rows = _read_csv(home)
         else:
             layout, rows = _read_folders(home, layout)
+        rows = [row for row in rows if row.vehicle != _JUNK]
         if len({row.vehicle for row in rows}) < 2:
-            raise _LayoutError(f'all images show one vehicle, {rows[0].vehicle!r}')
+            raise _LayoutError(f'all images show one vehicle, {rows[0].vehicle!r}' if rows else 'all images are junk')
     except (_LayoutError, ImageError) as error:
         raise ValueError(_explain(root, str(error))) from error
     return home, layout, rows
@@ -133,7 +135,7 @@ def _marker(home: Path) -> str | None:
 def _veri_names(home: Path) -> str:
     folders = ('image_query', 'image_train', 'image_test')  # the smallest first
     folder = next(home / folder for folder in folders if (home / folder).is_dir())
-    return 'veri776' if _NAMES['veri776'].match(find_images(folder)[0].name) else 'veri_uav'
+    return 'veri776' if any(_NAMES['veri776'].match(path.name) for path in find_images(folder)) else 'veri_uav'
 
 
 def _columns(table: Path) -> list[str]:
@@ -165,7 +167,11 @@ def _read_veri(home: Path, layout: str) -> list[Row]:
 
 
 def _read_vru(home: Path, subset: str) -> list[Row]:
-    files = {path.stem: os.fspath(path) for path in find_images(home / 'Pic')}
+    files: dict[str, str] = {}
+    for path in find_images(home / 'Pic'):
+        other = files.setdefault(path.stem, os.fspath(path))
+        if other != os.fspath(path):
+            raise _LayoutError(f'two images are called {path.stem}: {other} and {path}')
     rows, missing = [], []
     seen: dict[str, str] = {}
     for name, part in (('train_list.txt', 'train'), (f'test_list_{VRU_TESTS[subset]}.txt', 'test')):
@@ -179,11 +185,12 @@ def _read_vru(home: Path, subset: str) -> list[Row]:
                 continue
             if len(fields) != 2:
                 raise ValueError(f'{where}: expected "<image> <vehicle>", not {line!r}')
-            if fields[0] in seen:
-                raise ValueError(f'{where}: image {fields[0]} is listed already in {seen[fields[0]]}')
-            seen[fields[0]] = where
-            if fields[0] in files:
-                rows.append(Row(files[fields[0]], fields[1], part=part))
+            image = os.path.splitext(fields[0])[0] if fields[0].lower().endswith(IMAGE_SUFFIXES) else fields[0]
+            if image in seen:
+                raise ValueError(f'{where}: image {fields[0]} is listed already in {seen[image]}')
+            seen[image] = where
+            if image in files:
+                rows.append(Row(files[image], fields[1], part=part))
             else:
                 missing.append(f'{where}: no image {fields[0]} in Pic/')
     if missing:
@@ -196,9 +203,10 @@ def _read_vru(home: Path, subset: str) -> list[Row]:
 def _read_csv(table: Path) -> list[Row]:
     columns = _columns(table)
     if not {'path', 'pid'} <= set(columns):
-        raise _LayoutError(f'{table.name} has the columns {",".join(columns)}; path,pid are needed')
+        advice = '; save it as UTF-8, separated by commas' if re.search('[;\t\0\ufffd]', ''.join(columns)) else ''
+        raise _LayoutError(f'{table.name} has the columns {",".join(columns)!r}; path,pid are needed{advice}')
     rows, cameras, missing = [], [], []
-    seen: dict[str, int] = {}
+    seen: dict[str, tuple[str, int]] = {}
     with open(table, encoding='utf-8-sig', newline='') as file:
         reader = csv.DictReader(file, fieldnames=columns)
         try:
@@ -213,9 +221,12 @@ def _read_csv(table: Path) -> list[Row]:
                 if 'split' in values and part not in PARTS:
                     raise ValueError(f'{where}: split must be {", ".join(PARTS)}, not {part!r}')
                 path = os.path.normpath(table.parent / values['path'])
-                if path in seen:
-                    raise ValueError(f'{where}: {values["path"]} is in line {seen[path]} already')
-                seen[path] = reader.line_num
+                if not os.path.isfile(path) and '\\' in path:  # written on Windows
+                    path = os.path.normpath(table.parent / values['path'].replace('\\', '/'))
+                before, line = seen.setdefault(path, (part, reader.line_num))
+                # a query may stand in the gallery, too, as in VeRi-776
+                if line != reader.line_num and {before, part} != {'query', 'gallery'}:
+                    raise ValueError(f'{where}: {values["path"]} is in line {line} already')
                 if not os.path.isfile(path):
                     missing.append(f'{where}: no file {path}')
                 cameras.append(values.get('camid', '0'))
@@ -233,7 +244,7 @@ def _read_csv(table: Path) -> list[Row]:
         raise ValueError(f'{table}: split needs query and gallery, or test; it has {", ".join(sorted(parts))}')
     # numbers stay what they are, names are numbered
     numbers = {name: index for index, name in enumerate(sorted(set(cameras)))}
-    known = all(name.isdecimal() for name in numbers)
+    known = all(name.isdecimal() and len(name) < 19 for name in numbers)
     return [r._replace(camera=int(c) if known else numbers[c]) for r, c in zip(rows, cameras, strict=True)]
 
 
@@ -245,7 +256,11 @@ def _read_folders(root: Path, layout: str) -> tuple[str, list[Row]]:
     if layout == 'auto':
         layout = 'flat' if all(len(place) == 1 for place in places) else 'folders'
     tops = {place[0] for place in places if len(place) > 1}
-    split = layout == 'folders' and tops and ({'train', 'test'} <= tops or {'query', 'gallery'} <= tops)
+    split = layout == 'folders' and (
+        {'train', 'test'} <= tops
+        or {'query', 'gallery'} <= tops
+        or (bool(tops & set(PARTS)) and all(len(place) == 3 for place in places))
+    )
     depth = 1 if layout == 'flat' else 3 if split else 2
     wrong = [os.path.join(*place) for place in places if len(place) != depth]
     if wrong:

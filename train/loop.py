@@ -17,16 +17,19 @@ import numpy as np
 import torch
 from huggingface_hub.utils import tqdm
 from timm.data import resolve_data_config
+from timm.layers import convert_sync_batchnorm
 from timm.utils import ModelEmaV3
 from timm.utils.clip_grad import dispatch_clip_grad
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
 from timm_dpa.features import FeatureExtractor, autocast_dtype
+from timm_dpa.images import ImageError
+from timm_dpa.reid_timm import ReIDBackbone
 
 from .checkpoints import load_latest, remove_stale, save_checkpoint, write_atomically
 from .datasets import TrainImages, collate, load_data, train_labels
-from .evaluation import Evaluation, evaluate_model, write_evaluation
+from .evaluation import Evaluation, check_protocol, evaluate_model, write_evaluation
 from .networks import create_network, save_model_folder, start_network
 from .processes import Processes, joined_processes
 from .recipe import Recipe
@@ -41,6 +44,9 @@ __all__ = ['TrainResult', 'train']
 #: what may differ between the two halves of a run that was interrupted
 _FREE = {
     ('data', 'workers'),
+    ('data', 'protocol'),
+    ('data', 'exclude_same_camera'),
+    ('data', 'draws'),
     ('run', 'device'),
     ('run', 'log_every'),
     ('run', 'checkpoint_every'),
@@ -104,6 +110,14 @@ class _Run:
             raise ValueError(f'{root}: no training images; give data.test_fraction below 1, or data with a train part')
         self.labels, identities = train_labels(self.data.train)
         self.evaluates = len(self.data.test) > 0
+        if self.evaluates:  # what is wrong shows before the work
+            check_protocol(self.data, data.protocol, data.draws, data.exclude_same_camera)
+        if recipe.run.log_every < 1:
+            raise ValueError(f'run.log_every must be at least 1, not {recipe.run.log_every}')
+        if recipe.run.ema is not None and not 0 <= recipe.run.ema < 1:
+            raise ValueError(f'run.ema must be in 0..1, not {recipe.run.ema}; null for none')
+        if recipe.optim.clip_grad is not None and recipe.optim.clip_grad <= 0:
+            raise ValueError(f'optim.clip_grad must be above 0, not {recipe.optim.clip_grad}; null for none')
         self.checkpoints = out / 'checkpoints'
         state = self._open_folder()
 
@@ -116,7 +130,7 @@ class _Run:
         if recipe.run.sync_batch_norm and processes.world_size > 1:
             if self.device.type != 'cuda':
                 raise ValueError(f'run.sync_batch_norm works on CUDA only, not on {self.device}')
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            model = convert_sync_batchnorm(model)  # torch's own drops the activation of timm's BatchNormAct2d
         self.model = model.train()
         self.task = ReIDTask(model, recipe.loss, self.device).to(self.device)
         self.ema = None if recipe.run.ema is None else ModelEmaV3(model, decay=recipe.run.ema, use_warmup=True)
@@ -145,6 +159,7 @@ class _Run:
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.resumed = state is not None
+        self.damaged = state['damaged'] if state else []
         if state:
             self._restore(state)
         self._stop = False
@@ -208,7 +223,9 @@ class _Run:
     def _loader(self, transform: Any) -> DataLoader:
         workers = self.recipe.data.workers
         if workers is None:
-            workers = min(8, len(os.sched_getaffinity(0)) - 1) if hasattr(os, 'sched_getaffinity') else 2
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 3
+            workers = min(8, cores // int(os.environ.get('LOCAL_WORLD_SIZE', '1')) - 1)
+            workers = max(workers, 0)
         self.batches = _SeededBatches(self.sampler, self.recipe.run.seed, self.recipe.batch.size)
         return DataLoader(
             TrainImages(self.data.train, transform),
@@ -246,7 +263,8 @@ class _Run:
         if self.ema is not None:
             self.ema.module.load_state_dict(state['ema'])
         self.optimizer.load_state_dict(state['optimizer'])
-        self.scaler.load_state_dict(state['scaler'])
+        if state['scaler']:  # empty where the run was not in fp16 before
+            self.scaler.load_state_dict(state['scaler'])
         self.epoch, self.batch, self.step = state['epoch'], state['batch'], state['step']
         self.checked_step = self.step
         self.seconds, self.sums = state['seconds'], state['sums']
@@ -316,6 +334,8 @@ class _Run:
         )
 
     def _introduce(self) -> None:
+        for problem in self.damaged:
+            self.log.say(f'{problem}; took the one before it')
         if self.resumed:
             self.log.say(f'goes on from step {self.step} (epoch {self.epoch + 1})')
         else:
@@ -334,7 +354,11 @@ class _Run:
 
     def _distribute(self) -> None:
         if self.processes.world_size > 1:
-            self.task.prepare_distributed([self.device.index] if self.device.type == 'cuda' else None)
+            self.task.prepare_distributed(
+                [self.device.index] if self.device.type == 'cuda' else None,
+                # some of timm's backbones, such as convnext, hold weights of a head that is not asked
+                find_unused_parameters=isinstance(self.model, ReIDBackbone),
+            )
 
     def _train_epoch(self) -> None:
         recipe = self.recipe
@@ -343,7 +367,7 @@ class _Run:
         since, images = time.perf_counter(), 0
         recent: dict[str, torch.Tensor] = {}
         counted = 0
-        for pixels, labels, messages in self.loader if self.batch < len(self.sampler) else ():
+        for pixels, labels, messages in self._rest_of_epoch():
             for message in messages:
                 self.log.say(f'skipped: {message}')
             first = self.batch % recipe.batch.accumulate == 0
@@ -367,12 +391,20 @@ class _Run:
                 self.seconds += elapsed
                 self._note(recent, counted, images / elapsed)
                 recent, counted = {}, 0
-                if due or stopping or self.batch == len(self.sampler):
+                if due or stopping or (self.batch == len(self.sampler) and self._evaluation_due()):
                     self._save()
                 since, images = time.perf_counter(), 0
             if stopping:
                 self.log.say(f'interrupted at step {self.step}, checkpoint written')
                 raise KeyboardInterrupt
+
+    def _rest_of_epoch(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[str]]]:
+        if self.batch == len(self.sampler):
+            return
+        try:
+            yield from self.loader
+        except ImageError as error:  # a worker's comes with its traceback
+            raise ImageError(str(error).strip().rpartition('ImageError: ')[2]) from error
 
     def _begin_step(self) -> None:
         schedule = self.recipe.schedule
@@ -441,9 +473,7 @@ class _Run:
         batches = self.sums['batches']
         row = {'epoch': self.epoch + 1, 'step': self.step, 'seconds': self.seconds}
         row |= {key: value / batches for key, value in self.sums.items() if key != 'batches'}
-        final = self.epoch + 1 == self.recipe.schedule.epochs
-        every = self.recipe.run.evaluate_every
-        if self.evaluates and (final or (every and (self.epoch + 1) % every == 0)):
+        if self._evaluation_due():
             result = self._evaluate()
             row |= {key: result.metrics[key] for key in ('mAP', 'rank1', 'rank5', 'rank10', 'mINP')}
             self.log.scalars({key: row[key] for key in ('mAP', 'rank1', 'mINP')}, self.step, 'test')
@@ -453,9 +483,17 @@ class _Run:
                 self._keep_best(result)
             if self.processes.is_main:
                 write_atomically(self.out / 'metrics.csv', table_bytes(self.history))
-        elif final and not self.evaluates:
+        elif self._final_epoch() and not self.evaluates:
             self._keep_best(None)
         return row
+
+    def _final_epoch(self) -> bool:
+        return self.epoch + 1 == self.recipe.schedule.epochs
+
+    def _evaluation_due(self) -> bool:
+        """Whether this epoch ends with an evaluation."""
+        every = self.recipe.run.evaluate_every
+        return self.evaluates and (self._final_epoch() or (every > 0 and (self.epoch + 1) % every == 0))
 
     def _evaluate(self) -> Evaluation:
         if self.processes.world_size > 1:
@@ -475,6 +513,7 @@ class _Run:
             self.data,
             data.protocol,
             draws=data.draws,
+            exclude_same_camera=data.exclude_same_camera,
             seed=0,  # of the protocol: the same for all runs that are compared
             processes=self.processes,
             progress=self.progress,
@@ -568,6 +607,7 @@ def _seed(*numbers: int) -> int:
 
 
 def _ignore_interrupts(_: int) -> None:
-    """Ctrl-C goes to all processes; the main one ends the workers when it is ready."""
+    """Ctrl-C goes to all processes, SIGTERM may; the main one ends the workers when it is ready."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)

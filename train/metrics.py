@@ -92,6 +92,16 @@ class DrawMetrics:
     std: dict[str, float]
     draws: list[RankingMetrics]
 
+    @classmethod
+    def of(cls, draws: list[RankingMetrics]) -> DrawMetrics:
+        table = [draw.as_dict() for draw in draws]
+        columns = {name: [row[name] for row in table] for name in table[0]}
+        return cls(
+            mean={name: float(np.mean(column)) for name, column in columns.items()},
+            std={name: float(np.std(column, ddof=1)) if len(draws) > 1 else 0.0 for name, column in columns.items()},
+            draws=draws,
+        )
+
     @property
     def cmc(self) -> np.ndarray:
         """`(max_rank,)` float64, the mean CMC curve."""
@@ -260,13 +270,7 @@ def evaluate_draws(
         results.append(
             _evaluate(embeddings, queries, embeddings[gallery], candidates, metric, max_rank, chunk_bytes, distributed)
         )
-    table = [result.as_dict() for result in results]
-    columns = {name: [row[name] for row in table] for name in table[0]}
-    return DrawMetrics(
-        mean={name: float(np.mean(column)) for name, column in columns.items()},
-        std={name: float(np.std(column, ddof=1)) if draws > 1 else 0.0 for name, column in columns.items()},
-        draws=results,
-    )
+    return DrawMetrics.of(results)
 
 
 def _evaluate(
@@ -292,6 +296,17 @@ def _evaluate(
         gallery = gallery.to(device, torch.float32)
         norms = checked_norms(gallery, 'gallery')
         query_norms = checked_norms(embeddings, 'query').to(device)
+        # what all have in common would only cost digits
+        centre = gallery.mean(dim=0) if metric == 'euclidean' and len(gallery) else None
+        if centre is not None:
+            gallery = gallery - centre
+            norms = torch.linalg.vector_norm(gallery, dim=1)
+            query_norms = torch.cat(
+                [
+                    torch.linalg.vector_norm(part.to(device).float() - centre, dim=1)
+                    for part in embeddings.split(1 << 13)
+                ]
+            )
         if rows is not None:
             query_norms = query_norms[rows.to(device)]
         # a scale and an offset of the columns, as the query's norm changes nothing about its ranking
@@ -307,7 +322,8 @@ def _evaluate(
             if len(buffer) < size:  # once: fresh memory costs more than the arithmetic on it
                 buffer = gallery.new_empty(size)
             out = buffer[:size].view(stop - start, len(gallery))
-            torch.mm(chunk.to(device, torch.float32), gallery.T, out=out)
+            chunk = chunk.to(device, torch.float32)
+            torch.mm(chunk if centre is None else chunk - centre, gallery.T, out=out)
             tie = query_norms[start:stop] * _TIE
             if metric == 'cosine':
                 return out.mul_(scale), tie
@@ -437,7 +453,10 @@ def _score_chunk(
     used = found <= count[:, None]
     thresholds = nearest_first - tie[:, None]
     lowest = thresholds.masked_fill(~used, torch.inf).amin(dim=1)
-    ranks = found + _count_reaching(similarity, thresholds, lowest).double()
+    reached = _count_reaching(similarity, thresholds, lowest)
+    # little is left, and Apple's GPUs have no float64
+    found, used, count = found.cpu(), used.cpu(), count.cpu()
+    ranks = found + reached.cpu().double()
     ap = (found / ranks * used).sum(dim=1) / count.clamp(min=1)
     last = ranks.gather(1, (count - 1).clamp(min=0)[:, None])[:, 0]
     return torch.stack([ap, count / last, ranks[:, 0] * (count > 0)])
@@ -527,11 +546,19 @@ def full_precision(device_type: str) -> Iterator[None]:
     backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
     before = [backend.fp32_precision for backend in backends]
     try:
+        legacy = torch.get_float32_matmul_precision()
+    except RuntimeError:  # the caller has used the new settings only
+        legacy = 'highest'
+    try:
+        if legacy != 'highest':  # both must say the same, or CUDA refuses products
+            torch.set_float32_matmul_precision('highest')
         for backend in backends:
             backend.fp32_precision = 'ieee'
         with torch.autocast(device_type, enabled=False):
             yield
     finally:
+        if legacy != 'highest':
+            torch.set_float32_matmul_precision(legacy)
         for backend, precision in zip(backends, before, strict=True):
             backend.fp32_precision = precision
 

@@ -10,10 +10,13 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from timm.models import is_model, is_model_pretrained, list_models, save_for_hf
 from torch import nn
 
 from timm_dpa import init_backbone, load_weights
+from timm_dpa.dpa_resnet import ReIDResNet
+from timm_dpa.reid_timm import ReIDBackbone
 
 from .recipe import ModelRecipe
 
@@ -33,7 +36,7 @@ def create_network(recipe: ModelRecipe, num_classes: int, image_size: tuple[int,
         image_size: height and width that the model is trained with, noted in its configuration.
 
     Raises:
-        ValueError: no such model, or arguments that it does not take.
+        ValueError: no such model, one without our head, or arguments that it does not take.
     """
     try:
         if recipe.name.startswith(_REMOTE) or _is_ours(recipe.name):
@@ -46,11 +49,15 @@ def create_network(recipe: ModelRecipe, num_classes: int, image_size: tuple[int,
                 **recipe.args,
             )
         elif is_model(recipe.name.partition('.')[0]):
-            model = timm.create_model('reid_timm', **_backbone_args(recipe), num_classes=num_classes)
+            model = timm.create_model('reid_timm', **_backbone_args(recipe, image_size), num_classes=num_classes)
         else:
             raise ValueError('neither one of timm-dpa models, nor a model of timm.list_models')
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f'model.name={recipe.name}: {error}') from error
+    if not isinstance(model, (ReIDResNet, ReIDBackbone)):
+        raise ValueError(
+            f'model.name={recipe.name}: a {type(model).__name__} without our head; give its plain timm name'
+        )
     if image_size is not None:
         model.pretrained_cfg['input_size'] = (3, *image_size)
     return model
@@ -60,10 +67,13 @@ def _is_ours(name: str) -> bool:
     return name.partition('.')[0] in list_models(module='dpa_resnet')
 
 
-def _backbone_args(recipe: ModelRecipe) -> dict[str, Any]:
+def _backbone_args(recipe: ModelRecipe, image_size: tuple[int, int] | None) -> dict[str, Any]:
     """Arguments of `reid_timm`; what it does not know itself is the backbone's."""
     own = {key: value for key, value in recipe.args.items() if key in ('drop_rate', 'backbone_args')}
     others = {key: value for key, value in recipe.args.items() if key not in own}
+    native = timm.get_pretrained_cfg(recipe.name)
+    if image_size and native and native.fixed_input_size and tuple(native.input_size[1:]) != tuple(image_size):
+        others = {'img_size': list(image_size), **others}
     if others:
         own['backbone_args'] = {**own.get('backbone_args', {}), **others}
     return {'backbone': recipe.name, **own}
@@ -77,7 +87,9 @@ def start_network(model: nn.Module, recipe: ModelRecipe) -> list[str]:
         ValueError: weights of another architecture.
     """
     done = []
-    if recipe.init_from:
+    trained = recipe.checkpoint or recipe.name.startswith(_REMOTE) or (_is_ours(recipe.name) and '.' in recipe.name)
+    # weights of the whole network make those of ImageNet needless
+    if recipe.init_from and not (trained and recipe.init_from == 'imagenet'):
         done.append(f'backbone: {init_backbone(model, _source(recipe))}')
     if recipe.checkpoint:
         path = Path(recipe.checkpoint)
@@ -89,7 +101,7 @@ def start_network(model: nn.Module, recipe: ModelRecipe) -> list[str]:
             path = found[0]
         load_weights(model, path)
         done.append(f'all but the classifier: {path}')
-    return done or [f'{recipe.name}: its own weights' if recipe.name.startswith(_REMOTE) else 'random weights']
+    return done or [f'{recipe.name}: its own weights' if trained else 'random weights']
 
 
 def _source(recipe: ModelRecipe) -> str:
@@ -122,11 +134,13 @@ def save_model_folder(
     else:
         model = create_network(ModelRecipe(name=recipe.name, args=recipe.args), 0, image_size)
     model.load_state_dict({name: value for name, value in weights.items() if not name.startswith('fc.')})
-    architecture = model.pretrained_cfg['architecture']
-    model_args = _backbone_args(recipe) if architecture == 'reid_timm' else dict(recipe.args)
+    model_args = model.model_args if isinstance(model, ReIDBackbone) else dict(recipe.args)
     temporary = folder.with_name(f'.{folder.name}.tmp{os.getpid()}')
     try:
-        save_for_hf(model, temporary, model_args=model_args or None, safe_serialization=True)
+        try:
+            save_for_hf(model, temporary, model_args=model_args or None, safe_serialization=True)
+        except SafetensorError as error:  # what a full disk is to safetensors
+            raise OSError(f'{folder}: cannot be written ({error})') from error
         path = temporary / 'config.json'
         written = json.loads(path.read_text(encoding='utf-8'))
         written.get('model_args', {}).pop('num_classes', None)  # transformers gives it, too, and fails then

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .checkpoints import write_atomically
+from .datasets import DRAWN_PROTOCOLS
 from .runlog import read_table
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def cmc_figure(runs: Sequence[tuple[str, Path]], out: Path, max_rank: int = 20) 
     Raises:
         FileNotFoundError: a run that was not evaluated.
         ValueError: no run, another suffix, a damaged file, a curve that is too short, or evaluations whose protocol,
-            queries or gallery differ: such curves side by side would compare data, not models.
+            queries, gallery or draws differ: such curves side by side would compare data, not models.
         ImportError: matplotlib is missing.
         OSError: the figure cannot be written.
     """
@@ -122,8 +123,12 @@ def _read_evaluation(name: str, path: Path) -> _Curve:
         conditions = {key: settings[key] for key in ('protocol', 'same_camera_excluded', 'gallery')}
         conditions['queries'] = int(metrics['valid_queries'])
         conditions['query_identities'] = settings.get('query_identities')
+        if conditions['protocol'] in DRAWN_PROTOCOLS:
+            conditions |= {key: settings.get(key) for key in ('seed', 'draws')}
         cmc = np.array(content['cmc'], float)
-        curve = _Curve(name or content['name'], file, cmc, float(metrics['rank1']), float(metrics['mAP']), conditions)
+        tricks = {'rerank': 're-ranked', 'expand': 'expanded', 'flip': 'flip'}
+        label = ', '.join([name or content['name'], *(text for key, text in tricks.items() if settings.get(key))])
+        curve = _Curve(label, file, cmc, float(metrics['rank1']), float(metrics['mAP']), conditions)
     except FileNotFoundError as error:
         raise FileNotFoundError(f'{file}: no such file; timm-dpa eval writes it') from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:

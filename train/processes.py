@@ -48,11 +48,6 @@ class Processes:
         dist.all_gather_object(values, value)
         return values
 
-    def wait(self) -> None:
-        """Wait until all processes are here."""
-        if self.world_size > 1:
-            dist.barrier()
-
 
 @contextmanager
 def joined_processes(device: str = 'auto') -> Iterator[Processes]:

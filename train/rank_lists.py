@@ -238,7 +238,8 @@ def _rank(
 
 
 def _find_query(data: ReIDData, query: Split, name: str) -> int:
-    places = {name, os.path.abspath(name), str(data.root / name)}
+    home = data.root.parent if data.layout == 'csv' else data.root
+    places = {name, os.path.abspath(name), str(home / name)}
     found = [k for k, path in enumerate(query.paths) if path in places]
     found = found or [k for k, path in enumerate(query.paths) if os.path.basename(path) == name]
     if len(found) != 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -42,6 +43,7 @@ class DataRecipe:
         subset: test list of VRU.
         test_fraction: identities held out for the test where the data have no split of their own.
         protocol: how query and gallery come about; null for the layout's own.
+        exclude_same_camera: the same-camera rule of evaluations, on or off; null for the protocol's own.
         draws: random galleries that evaluations average over, where the protocol draws.
         image_size: height and width in pixels; null for the model's own.
         workers: processes that decode; null for one less than the cores that this process has, 8 at most.
@@ -51,6 +53,7 @@ class DataRecipe:
     subset: Literal['small', 'medium', 'large'] = 'small'
     test_fraction: float = 0.3
     protocol: str | None = None
+    exclude_same_camera: bool | None = None
     draws: int = 1
     image_size: tuple[int, int] | None = None
     workers: int | None = None
@@ -250,7 +253,9 @@ class Recipe:
             if key:
                 # below a dictionary, as in loss.metric_args.margin
                 for part in keys[:-1]:
-                    target = target.setdefault(part, {}) if isinstance(target, dict) else {}
+                    target = target.setdefault(part, {}) if isinstance(target, dict) else None
+                if not isinstance(target, dict):
+                    raise ValueError(f'{setting}: {name.rpartition(".")[0]} has no keys')
                 target[keys[-1]] = value
             else:
                 values[section] = value
@@ -335,6 +340,17 @@ def _coerce(value: Any, hint: Any, key: str) -> Any:
     kind = dict if origin is dict else hint
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise wrong
+    return _numbers(value) if kind is dict else value
+
+
+def _numbers(value: Any) -> Any:
+    """Free values, with numbers such as 1e-4 that YAML takes for a string."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    if isinstance(value, str) and re.fullmatch(r'[-+]?\d+(\.\d*)?[eE][-+]?\d+', value):
+        return float(value)
     return value
 
 

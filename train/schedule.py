@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import torch
@@ -15,6 +16,7 @@ __all__ = ['LearningRate', 'create_optimizer', 'freeze_backbone']
 
 #: parts of our networks that are new, beside the attention
 _HEAD = ('global_pool.', 'neck.', 'fc.')
+_ATTENTION = re.compile(r'layer\d\.attn\.')  # ours, after a stage; blocks of transformers have an attn of their own
 
 
 def create_optimizer(model: nn.Module, recipe: OptimRecipe) -> torch.optim.Optimizer:
@@ -116,5 +118,5 @@ def freeze_backbone(model: nn.Module, frozen: bool, with_attention: bool) -> Non
 def _backbone(model: nn.Module, with_attention: bool) -> Iterator[nn.Module]:
     for name, module in model.named_modules():
         dotted = f'{name}.'
-        if not dotted.startswith(_HEAD) and (with_attention or '.attn.' not in dotted):
+        if not dotted.startswith(_HEAD) and (with_attention or not _ATTENTION.match(dotted)):
             yield module

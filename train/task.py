@@ -39,6 +39,10 @@ class ReIDTask(TrainingTask):
         logits = None
         if loss.classifier != 'none':
             logits = ClassifierLogits(loss.classifier, scale=loss.scale, margin=loss.margin)
+        else:  # no loss reaches them, and DistributedDataParallel would wait for their gradients
+            model.fc.requires_grad_(False)
+            if loss.metric_feature == 'before_neck':
+                model.neck.requires_grad_(False)
         try:
             self.metric_loss = None if loss.metric == 'none' else create_metric_loss(loss.metric, **loss.metric_args)
         except (TypeError, ValueError) as error:

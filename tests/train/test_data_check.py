@@ -166,3 +166,14 @@ class TestHow:
         with pytest.raises(ValueError, match='workers'):
             check_data(data, workers=0)
         assert check_data(data, workers=1) == check_data(data, workers=5)
+
+
+def test_copies_of_queries_in_the_gallery_are_a_problem_unless_a_rule_leaves_them_out(tmp_path):
+    layouts.veri776(tmp_path / 'veri')
+    assert check_data(load_data(tmp_path / 'veri')).copies == []
+    images = tmp_path / 'images'
+    for part, vehicle, seed in (('query', 'a', 1), ('gallery', 'a', 1), ('gallery', 'a', 2), ('gallery', 'b', 1)):
+        layouts.write_image(images / part / vehicle / f'{part}{seed}.jpg', seed)
+    report = check_data(load_data(images))
+    assert [[Path(path).name for path in pair] for pair in report.copies] == [['query1.jpg', 'gallery1.jpg']]
+    assert str(report).splitlines()[-1] == 'not ready: 1 query has a copy in the gallery'

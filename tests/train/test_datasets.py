@@ -138,6 +138,40 @@ class TestLayouts:
         assert set(data.train.pids).isdisjoint(data.test.pids)
         assert len(set(data.test.pids)) == 6
 
+    def test_csv_written_on_windows(self, tmp_path):
+        layouts.vehicle_folders(tmp_path / 'images', {'a': 2, 'b': 2})
+        data = load_data(write_csv(tmp_path, 'path,pid\nimages\\a\\000.jpg,a\nimages\\b\\001.jpg,b\n'))
+        found = sorted(data.train.paths + data.test.paths)
+        assert found == [str(tmp_path / f'images/{name}.jpg') for name in ('a/000', 'b/001')]
+
+    def test_csv_with_queries_in_the_gallery_too(self, tmp_path):
+        layouts.vehicle_folders(tmp_path / 'images', {'a': 2, 'b': 1})
+        rows = ['a/000.jpg,a,query', 'a/000.jpg,a,gallery', 'a/001.jpg,a,gallery', 'b/000.jpg,b,gallery']
+        data = load_data(write_csv(tmp_path, 'path,pid,split\n' + ''.join(f'images/{row}\n' for row in rows)))
+        assert [len(split) for split in (data.query, data.gallery, data.test)] == [1, 3, 3]
+
+    def test_junk_is_left_out(self, tmp_path):
+        layouts.vehicle_folders(tmp_path, {'-1': 5, 'a': 2, 'b': 2})
+        data = load_data(tmp_path, test_fraction=1)
+        assert (data.identities, len(data.test)) == (['a', 'b'], 4)
+
+    def test_a_training_part_alone(self, tmp_path):
+        layouts.vehicle_folders(tmp_path / 'train', {'a': 2, 'b': 2})
+        data = load_data(tmp_path)
+        assert (data.identities, len(data.train), len(data.test)) == (['a', 'b'], 4, 0)
+
+    def test_vru_names_with_suffix(self, tmp_path):
+        table = layouts.vru(tmp_path) / 'train_test_split/train_list.txt'
+        expected = load_data(tmp_path).train.paths
+        table.write_text(table.read_text().replace(' ', '.jpg '))
+        assert load_data(tmp_path).train.paths == expected
+
+    def test_a_stray_name_does_not_change_the_layout(self, tmp_path):
+        layouts.veri776(tmp_path)
+        layouts.write_images(tmp_path, ['image_query/0000.jpg'])
+        with pytest.raises(ValueError, match=r'1 of 5 names do not fit the layout veri776: 0000\.jpg'):
+            load_data(tmp_path)
+
     def test_a_table_of_something_else_is_no_csv_layout(self, tmp_path):
         layouts.vehicle_folders(tmp_path, COUNTS)
         write_csv(tmp_path, 'name,colour\nv00,red\n')
@@ -239,6 +273,10 @@ class TestErrors:
             file.write(line)
         self.expect(tmp_path, 'test_list_1200.txt, line 8', *parts, error=error)
 
+    def test_vru_with_a_name_twice(self, tmp_path):
+        layouts.write_images(layouts.vru(tmp_path), ['Pic/more/a1.jpg'])
+        self.expect(tmp_path, 'called a1', 'Pic/a1.jpg', 'more/a1.jpg')
+
     def test_vru_without_its_list(self, tmp_path):
         self.expect(layouts.vru(tmp_path), 'test_list_8000.txt', subset='large')
 
@@ -255,6 +293,8 @@ class TestErrors:
             ('path,pid\n1.jpg,a\n9.jpg,b\n8.jpg,b\n', FileNotFoundError, ['line 3', '9.jpg', '2 missing']),
             ('path,pid\n1.jpg,a\n2.jpg,a\n', ValueError, ["one vehicle, 'a'"]),
             ('path,pid\n', ValueError, ['no rows']),
+            ('path;pid\n1.jpg;a\n', ValueError, ['path;pid', 'separated by commas']),
+            ('path,pid,split\n1.jpg,a,train\n1.jpg,a,query\n2.jpg,b,gallery\n', ValueError, ['line 3', 'line 2']),
         ],
     )
     def test_csv(self, tmp_path, text, error, parts):
@@ -299,6 +339,25 @@ class TestProtocols:
         data = load_data(layouts.veri_uav(tmp_path))
         query, gallery, exclude_same_camera = draw_protocol(data)
         assert (query, gallery, exclude_same_camera) == (data.query, data.gallery, True)
+
+    def test_the_rule_needs_cameras_in_query_and_gallery(self, tmp_path):
+        layouts.vehicle_folders(tmp_path / 'images', {'a': 2, 'b': 2})
+        rows = ['a/000.jpg,a,1,train', 'a/001.jpg,a,2,train', 'b/000.jpg,b,1,query', 'b/001.jpg,b,1,gallery']
+        data = load_data(write_csv(tmp_path, 'path,pid,camid,split\n' + ''.join(f'images/{row}\n' for row in rows)))
+        assert draw_protocol(data).exclude_same_camera is False
+        with pytest.raises(ValueError, match='no cameras that a rule'):
+            draw_protocol(data, exclude_same_camera=True)
+
+    def test_the_rule_on_or_off(self, tmp_path):
+        data = load_data(layouts.veri_uav(tmp_path))
+        assert draw_protocol(data, exclude_same_camera=False).exclude_same_camera is False
+        assert draw_protocol(data, 'vru', exclude_same_camera=True).exclude_same_camera is True
+
+    def test_cameras_with_large_numbers(self, tmp_path):
+        layouts.vehicle_folders(tmp_path / 'images', {'a': 2, 'b': 1})
+        rows = ['a/000.jpg,a,' + 25 * '9', 'a/001.jpg,a,7', 'b/000.jpg,b,7']
+        data = load_data(write_csv(tmp_path, 'path,pid,camid\n' + ''.join(f'images/{row}\n' for row in rows)))
+        assert len(set(data.train.camids.tolist() + data.test.camids.tolist())) == 2
 
     def test_vru(self, data):
         query, gallery, exclude_same_camera = draw_protocol(data)

@@ -112,3 +112,29 @@ def test_table_and_numbers(data, extractor, tmp_path):
     mean, deviation = 100 * result.metrics['mAP'], 100 * result.deviation['mAP']
     assert row.startswith(f'| ours | {mean:.2f} ± {deviation:.2f} | ')
     assert markdown_table([('a', result), ('b', result)]).count('\n') == 3
+
+
+def test_expansion_and_the_camera_rule_are_options(data, extractor):
+    parts = draw_protocol(data)
+    assert parts.exclude_same_camera
+    free = evaluate_model(extractor, data, exclude_same_camera=False)
+    assert_same(free, expected(extractor, parts._replace(exclude_same_camera=False)))
+    assert free.settings['same_camera_excluded'] is False
+
+    query, gallery = (
+        np.concatenate([extractor(path) for path in split.paths]).astype(np.float64)
+        for split in (parts.query, parts.gallery)
+    )
+    similarity = query @ gallery.T
+    nearest = np.argsort(-similarity, axis=1)[:, :3]
+    weights = np.take_along_axis(similarity, nearest, axis=1).clip(min=0) ** 3
+    query = query + (weights[..., None] * gallery[nearest]).sum(axis=1)
+    cameras = (parts.query.camids, parts.gallery.camids)
+    wanted = reference.metrics(
+        reference.cosine_distances(query, gallery), parts.query.pids, parts.gallery.pids, *cameras
+    )
+    result = evaluate_model(extractor, data, expand=3)
+    assert_same(result, wanted)
+    assert result.settings['expand'] == 3
+    with pytest.raises(ValueError, match='expand'):
+        evaluate_model(extractor, data, expand=-1)

@@ -214,6 +214,23 @@ class TestEvaluate:
         with pytest.raises(ValueError, match='queries has a positive'):
             evaluate(query, gallery[:0], query_pids, [])
 
+    def test_euclidean_far_from_the_origin(self):
+        query, gallery, *labels = case(ids=6)
+        query, gallery = query + np.float32(1000), gallery + np.float32(1000)
+        distances = reference.euclidean_distances(query, gallery)
+        result = evaluate(query, gallery, *labels, metric='euclidean')
+        assert_same(result, reference.metrics(distances, *labels, junk=(-1,)))
+
+    def test_precision_that_the_caller_allows_is_left_as_it_is(self):
+        before = torch.get_float32_matmul_precision()
+        try:
+            torch.set_float32_matmul_precision('medium')
+            with metrics.full_precision('cpu'):
+                assert torch.get_float32_matmul_precision() == 'highest'
+            assert torch.get_float32_matmul_precision() == 'medium'
+        finally:
+            torch.set_float32_matmul_precision(before)
+
     @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='reads /proc')
     def test_memory_is_bounded(self):
         """The whole matrix would take 480 MB. One positive a query is another path than many."""

@@ -17,7 +17,7 @@ from matplotlib import colormaps
 from PIL import Image
 from scipy import ndimage
 
-from tests.support.layouts import veri_uav
+from tests.support.layouts import vehicle_folders, veri_uav
 from tests.support.models import tiny
 from timm_dpa import FeatureExtractor
 from timm_dpa.train.datasets import load_data
@@ -122,6 +122,22 @@ class TestCmc:
         # how the same images were ranked may differ
         reranked = write_evaluation_file(tmp_path / 'three.json', curve(0.6), rerank=True, flip=True)
         cmc_figure([('', one), ('', reranked)], tmp_path / 'cmc.png')
+
+    def test_draws_have_to_be_the_same(self, tmp_path):
+        one, two, three = (
+            write_evaluation_file(tmp_path / f'{k}.json', curve(0.5), protocol='vru', **draws)
+            for k, draws in enumerate(({'seed': 0, 'draws': 1}, {'seed': 7, 'draws': 1}, {'seed': 0, 'draws': 10}))
+        )
+        for other, message in ((two, 'seed is 0 in the one, 7'), (three, 'draws is 1 in the one, 10')):
+            with pytest.raises(ValueError, match=message):
+                cmc_figure([('', one), ('', other)], tmp_path / 'cmc.png')
+
+    def test_the_legend_says_how_it_was_ranked(self, tmp_path):
+        file = write_evaluation_file(tmp_path / 'a.json', curve(0.5), rerank=True, flip=True, expand=0)
+        plain = write_evaluation_file(tmp_path / 'b.json', curve(0.4))
+        text = cmc_figure([('ours', file), ('base', plain)], tmp_path / 'cmc.svg').read_text()
+        assert 'ours, re-ranked, flip' in text
+        assert 'base, ' not in text
 
     @pytest.mark.parametrize(
         'content',
@@ -400,6 +416,13 @@ class TestRankLists:
         with pytest.raises(ValueError, match=r'a\.gif: a figure'):
             rank_list_figure([('m', extractors[0])], drawn, tmp_path / 'a.gif')
         assert os.listdir(tmp_path) == []
+
+    def test_queries_of_a_table_are_named_as_there(self, tmp_path, extractors):
+        vehicle_folders(tmp_path / 'images', {'a': 2, 'b': 2})
+        rows = [f'images/{v}/00{n}.jpg,{v},{part}' for v in 'ab' for n, part in enumerate(('query', 'gallery'))]
+        (tmp_path / 'table.csv').write_text('path,pid,split\n' + '\n'.join(rows))
+        found = rank_lists(extractors[:1], load_data(tmp_path / 'table.csv'), query_names=['images/b/000.jpg'])
+        assert [query.path for query in found] == [str(tmp_path / 'images/b/000.jpg')]
 
     def test_query_without_a_match(self, tmp_path, extractors):
         data = load_data(veri_uav(tmp_path))

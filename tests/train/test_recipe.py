@@ -33,6 +33,13 @@ class TestValues:
         assert recipe.model.init_from is None
         assert recipe.run.compile is True
 
+    def test_numbers_below_free_keys(self):
+        recipe = Recipe().override(
+            ['optim.args.eps=1e-8', 'loss.metric_args.margin=3e-1', 'optim.args.betas=[0.9, 1e-2]']
+        )
+        assert recipe.optim.args == {'eps': 1e-8, 'betas': [0.9, 0.01]}
+        assert recipe.loss.metric_args == {'margin': 0.3}
+
     @pytest.mark.parametrize(
         ('setting', 'message'),
         [
@@ -47,6 +54,7 @@ class TestValues:
             ('data.image_size=[1, 2, 3]', 'a list of two'),
             ('model.args=3', 'keys and values'),
             ('optim=3', 'keys and values'),
+            ('optim.lr.x=1', 'optim.lr has no keys'),
             ('optim.lr', 'key=value'),
             ('optim.lr=[', 'YAML'),
         ],

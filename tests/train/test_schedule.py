@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -113,3 +114,10 @@ def test_frozen_backbone_does_not_move(with_attention):
     freeze_backbone(model, False, with_attention)
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(module.training for module in model.modules())
+
+
+def test_attention_inside_a_transformer_is_backbone():
+    vit = {'depth': 1, 'embed_dim': 24, 'num_heads': 2, 'img_size': 64}
+    model = timm.create_model('reid_timm', backbone='vit_tiny_patch16_224', backbone_args=vit, num_classes=5)
+    freeze_backbone(model, True, False)
+    assert {name for name, value in model.named_parameters() if value.requires_grad} == {'neck.weight', 'fc.weight'}
