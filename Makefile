@@ -22,6 +22,8 @@ bench: $(VENV)/core
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/features.py
+	$(BIN)/python benchmarks/ranking.py
+	$(BIN)/python benchmarks/loop.py
 
 lint: $(VENV)/test
 	$(BIN)/ruff check

@@ -43,7 +43,7 @@ def main() -> None:
                 'schedule.epochs=1000',
             ]
         )
-        run = _Run(recipe, data, Path(folder) / 'run', Processes(), progress=True)
+        run = _Run(recipe, data, Path(folder) / 'run', Processes(), progress=False)
         pixels, labels, _ = next(iter(run.loader))
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         run.loader = [(pixels, labels, [])] * args.batches

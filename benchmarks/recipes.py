@@ -1,6 +1,6 @@
 """Variants of the recipe `strong` on one data set: what its choices rest on.
 
-    python benchmarks/recipes.py --data drawn --out runs/recipes [--seeds 1] [--only NAME ...] [KEY=VALUE ...]
+    python benchmarks/recipes.py --data drawn --out runs/recipes [--seeds 1] [--only NAME]... [KEY=VALUE ...]
 
 Each variant changes one thing. KEY=VALUE fit all of them to the time at hand; goes on where it was stopped. The row
 is that of the last epoch: nothing is selected on the test images.
@@ -40,10 +40,10 @@ def main() -> None:
     parser.add_argument('--data', required=True)
     parser.add_argument('--out', type=Path, required=True)
     parser.add_argument('--seeds', type=int, default=1)
-    parser.add_argument('--only', nargs='+', choices=VARIANTS, metavar='NAME', default=list(VARIANTS))
+    parser.add_argument('--only', action='append', choices=VARIANTS, metavar='NAME')
     args, settings = parser.parse_known_args()
     rows = []
-    for name in args.only:
+    for name in args.only or VARIANTS:
         for seed in range(args.seeds):
             out = args.out / f'{name.replace(", ", "_").replace(" ", "_")}_{seed}'
             train(load_recipe('strong', [*settings, *VARIANTS[name], f'run.seed={seed}']), args.data, out)
