@@ -18,10 +18,7 @@ within rank k if r(1) <= k. Queries without a positive do not count.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +26,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from .counting import count_reaching
+from .inputs import as_features, as_labels, check_length, checked_norms, full_precision
+
 __all__ = ['DrawMetrics', 'RankingMetrics', 'draw_gallery', 'evaluate', 'evaluate_distances', 'evaluate_draws']
 
 _TIE = 5e-7
-_FEW_REACHED = 0.15  # up to here it pays to sort only the similarities that reach a positive
-_FEW_POSITIVES = 6  # up to here a pass over the similarities for each positive is cheaper than sorting them
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +221,7 @@ def draw_gallery(pids: Any, seed: int | Sequence[int] = 0) -> tuple[np.ndarray, 
     Returns:
         Query rows and gallery rows, int64 in ascending order.
     """
-    pids = _labels(pids, 'pids')
+    pids = as_labels(pids, 'pids')
     shuffled = np.random.default_rng(seed).permutation(len(pids))
     gallery = np.sort(shuffled[np.unique(pids[shuffled], return_index=True)[1]])
     return np.delete(np.arange(len(pids)), gallery), gallery
@@ -257,9 +255,9 @@ def evaluate_draws(
     """
     if draws < 1:
         raise ValueError(f'draws must be at least 1, not {draws}')
-    embeddings, pids = as_features(embeddings, 'embeddings'), _labels(pids, 'pids')
+    embeddings, pids = as_features(embeddings, 'embeddings'), as_labels(pids, 'pids')
     device = embeddings.device if device is None else torch.device(device)
-    _check_length(pids, len(embeddings), 'pids')
+    check_length(pids, len(embeddings), 'pids')
     results = []
     for draw in range(draws):
         queries, gallery = draw_gallery(pids, (seed, draw))
@@ -351,8 +349,8 @@ class _Candidates:
                 if values is None:
                     labels.append(None)
                     continue
-                values = _labels(values, f'{side}_{name}')
-                _check_length(values, length, f'{side}_{name}')
+                values = as_labels(values, f'{side}_{name}')
+                check_length(values, length, f'{side}_{name}')
                 labels.append(values)
         query_pids, gallery_pids, query_camids, gallery_camids = labels
         if exclude_same_camera is None:
@@ -453,155 +451,10 @@ def _score_chunk(
     used = found <= count[:, None]
     thresholds = nearest_first - tie[:, None]
     lowest = thresholds.masked_fill(~used, torch.inf).amin(dim=1)
-    reached = _count_reaching(similarity, thresholds, lowest)
+    reached = count_reaching(similarity, thresholds, lowest)
     # little is left, and Apple's GPUs have no float64
     found, used, count = found.cpu(), used.cpu(), count.cpu()
     ranks = found + reached.cpu().double()
     ap = (found / ranks * used).sum(dim=1) / count.clamp(min=1)
     last = ranks.gather(1, (count - 1).clamp(min=0)[:, None])[:, 0]
     return torch.stack([ap, count / last, ranks[:, 0] * (count > 0)])
-
-
-def _count_reaching(values: torch.Tensor, thresholds: torch.Tensor, lowest: torch.Tensor) -> torch.Tensor:
-    """How many of the `(n, G)` values of a row reach each of its `(n, p)` thresholds; may reorder the values.
-
-    Counts of thresholds below the `(n,)` lowest of a row may be too small.
-    """
-    if thresholds.shape[1] > _FEW_POSITIVES:
-        if (
-            values.device.type == 'cpu'
-            and values.dtype == torch.float32
-            and _reached_part(values, lowest) < _FEW_REACHED
-        ):
-            return torch.from_numpy(_count_few(values.numpy(), thresholds.numpy(), lowest.numpy()))
-        return values.shape[1] - torch.searchsorted(_sorted_rows(values), thresholds.contiguous())
-    counts = torch.empty_like(thresholds)
-    # 0.0 and 1.0, not booleans, as a matrix product sums them fastest; a block of them stays in the cache
-    block = max(1, (1 << 18) // max(values.shape[1], 1)) if values.device.type == 'cpu' else len(values)
-    reached = values.new_empty(min(block, len(values)), values.shape[1])
-    ones = values.new_ones(values.shape[1])
-    for start in range(0, len(values), block):
-        some = values[start : start + block]
-        for k in range(thresholds.shape[1]):
-            out = torch.ge(some, thresholds[start : start + block, k, None], out=reached[: len(some)])
-            torch.mv(out, ones, out=counts[start : start + block, k])
-    return counts
-
-
-def _reached_part(values: torch.Tensor, lowest: torch.Tensor) -> float:
-    """About which part of the values reach the lowest threshold of their row, from some of the rows."""
-    step = -(-len(values) // 16)
-    return float((values[::step] >= lowest[::step, None]).float().mean())
-
-
-def _count_few(values: np.ndarray, thresholds: np.ndarray, lowest: np.ndarray) -> np.ndarray:
-    """`_count_reaching` where few values do: only these are sorted."""
-    n, width = values.shape
-    counts = np.empty(thresholds.shape, np.int64)
-    rows_of_block = max(1, (1 << 18) // width)
-
-    def work(blocks: range) -> None:
-        answers = np.empty((rows_of_block, width), bool)
-        for start in blocks:
-            stop = min(start + rows_of_block, n)
-            some = np.greater_equal(values[start:stop], lowest[start:stop, None], out=answers[: stop - start])
-            places = np.flatnonzero(some)
-            keys = _keys(places // width, values[start:stop].ravel()[places])
-            keys.sort()
-            rows = np.arange(stop - start)
-            ends = np.searchsorted(keys, (rows + 1 << 32) - (1 << 31))
-            reached = np.searchsorted(keys, _keys(rows[:, None], thresholds[start:stop]).ravel())
-            counts[start:stop] = ends[:, None] - reached.reshape(stop - start, -1)
-
-    # after the product its threads go on turning for some milliseconds, in the way of any others
-    threads = max(1, torch.get_num_threads() // 2)
-    shares = [range(k * rows_of_block, n, threads * rows_of_block) for k in range(threads)]
-    if threads == 1:
-        work(shares[0])
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, shares))
-    return counts
-
-
-def _keys(rows: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Whole numbers in the order of rows, and within a row in that of the float32 values."""
-    bits = (values + np.float32(0)).view(np.int32).astype(np.int64)  # + 0: -0.0 and 0.0 are equal
-    return (rows << 32) + (bits ^ (bits >> 31 & 0x7FFFFFFF))
-
-
-def _sorted_rows(values: torch.Tensor) -> torch.Tensor:
-    if values.device.type != 'cpu':
-        return values.sort(dim=1).values
-    threads = torch.get_num_threads()
-    array = values.numpy()  # sorts in place, with vector instructions, and other threads can do so too
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda part: part.sort(axis=1), np.array_split(array, 4 * threads)))
-    return values
-
-
-@contextmanager
-def full_precision(device_type: str) -> Iterator[None]:
-    """Float32 products are that, whatever the caller allows elsewhere: no autocast, TF32 or bfloat16."""
-    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        legacy = torch.get_float32_matmul_precision()
-    except RuntimeError:  # the caller has used the new settings only
-        legacy = 'highest'
-    try:
-        if legacy != 'highest':  # both must say the same, or CUDA refuses products
-            torch.set_float32_matmul_precision('highest')
-        for backend in backends:
-            backend.fp32_precision = 'ieee'
-        with torch.autocast(device_type, enabled=False):
-            yield
-    finally:
-        if legacy != 'highest':
-            torch.set_float32_matmul_precision(legacy)
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
-
-
-def checked_norms(features: torch.Tensor, name: str) -> torch.Tensor:
-    """`(N,)` float32 Euclidean norms of `(N, D)` features; ValueError if one is not finite."""
-    # a number that is not finite shows in the norm of its row; looking at the numbers themselves takes longer
-    norms = torch.cat([torch.linalg.vector_norm(part.float(), dim=1) for part in features.split(1 << 13)])
-    finite = norms.isfinite()
-    if not finite.all():
-        rows = (~finite).nonzero()[:, 0]
-        bad = rows[~features[rows].isfinite().all(dim=1)]
-        if len(bad):
-            raise ValueError(
-                f'{name}: {len(bad)} of {len(features)} embeddings have NaN or infinite numbers, the first is {bad[0]}'
-            )
-        raise ValueError(f'{name}: {len(rows)} embeddings are too long for float32, the first is {rows[0]}; scale them')
-    return norms
-
-
-def as_features(values: Any, name: str) -> torch.Tensor:
-    """`(N, D)` floating-point tensor, where the values are if possible; TypeError or ValueError if they are no such."""
-    if not isinstance(values, torch.Tensor):
-        array = np.ascontiguousarray(values)
-        if array.dtype.kind != 'f':
-            raise TypeError(f'{name} must be floating-point, not {array.dtype}')
-        with warnings.catch_warnings():  # of arrays that must not be written to: they are not
-            warnings.filterwarnings('ignore', message='.*not writ')
-            values = torch.from_numpy(array)
-    if not values.is_floating_point():
-        raise TypeError(f'{name} must be floating-point, not {values.dtype}')
-    if values.ndim != 2:
-        raise ValueError(f'{name} must be two-dimensional, not {tuple(values.shape)}')
-    return values.detach()
-
-
-def _labels(values: Any, name: str) -> np.ndarray:
-    values = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-    if values.size and values.dtype.kind not in 'iu':
-        raise TypeError(f'{name} must be whole numbers, not {values.dtype}')
-    return values.astype(np.int64)
-
-
-def _check_length(values: np.ndarray, length: int, name: str) -> None:
-    if values.shape != (length,):
-        raise ValueError(f'{name} must have {length} numbers, one an image, not shape {values.shape}')

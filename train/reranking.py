@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .metrics import as_features, checked_norms, full_precision
+from .inputs import as_features, checked_norms, full_precision
 
 __all__ = ['expand_queries', 'rerank']
 

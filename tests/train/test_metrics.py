@@ -12,7 +12,8 @@ from tests.support import ranking_reference as reference
 from tests.support import ranking_worker
 from tests.support.peak_memory import extra_bytes
 from tests.support.processes import run_two
-from timm_dpa.train import metrics
+from timm_dpa.train import counting
+from timm_dpa.train.inputs import full_precision
 from timm_dpa.train.metrics import draw_gallery, evaluate, evaluate_distances, evaluate_draws
 
 TESTS = Path(__file__).parents[1]
@@ -225,7 +226,7 @@ class TestEvaluate:
         before = torch.get_float32_matmul_precision()
         try:
             torch.set_float32_matmul_precision('medium')
-            with metrics.full_precision('cpu'):
+            with full_precision('cpu'):
                 assert torch.get_float32_matmul_precision() == 'highest'
             assert torch.get_float32_matmul_precision() == 'medium'
         finally:
@@ -347,11 +348,11 @@ def test_counting_of_few_and_of_many_is_the_same(rows, width, spread):
         [sum(value >= limit for value in row) for limit in limits]
         for row, limits in zip(values, thresholds, strict=True)
     ]
-    assert metrics._count_few(values, thresholds, lowest).tolist() == expected
+    assert counting._count_few(values, thresholds, lowest).tolist() == expected
     threads = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        assert metrics._count_few(values, thresholds, lowest).tolist() == expected
+        assert counting._count_few(values, thresholds, lowest).tolist() == expected
     finally:
         torch.set_num_threads(threads)
 
