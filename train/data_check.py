@@ -17,7 +17,7 @@ from huggingface_hub.utils import tqdm
 
 from timm_dpa.images import ImageError, ImageItem, load_rgb
 
-from .datasets import ReIDData, Split, draw_protocol
+from .datasets import QueryGallery, ReIDData, Split, draw_protocol
 
 __all__ = ['DataReport', 'SplitReport', 'check_data']
 
@@ -172,7 +172,8 @@ def check_data(
     if workers is not None and workers < 1:
         raise ValueError(f'workers must be at least 1, not {workers}')
     empty = data.train.subset([])
-    query, gallery, rule = draw_protocol(data, protocol) if len(data.test) else (empty, empty, False)
+    parts = draw_protocol(data, protocol) if len(data.test) else QueryGallery(empty, empty, False)
+    query, gallery, rule = parts
     splits = {'train': data.train, 'test': data.test, 'query': query, 'gallery': gallery}
     looks: dict[str, _Look] = {}
     if not quick:
@@ -191,8 +192,8 @@ def check_data(
         unreadable=[look.error for look in looks.values() if look.error],
         shared_identities=[data.identities[pid] for pid in shared],
         identical=[pair for pair in pairs if pair[0]],
-        copies=_copies(query, gallery, rule, looks),
-        without_positive=_without_positive(query, gallery, rule),
+        copies=_copies(parts, looks),
+        without_positive=[query.paths[k] for k in np.flatnonzero(~parts.has_match())],
     )
 
 
@@ -251,37 +252,22 @@ def _spread(values: Sequence[int] | np.ndarray) -> tuple[int, float, int] | None
     return (int(min(values)), float(np.median(values)), int(max(values))) if len(values) else None
 
 
-def _copies(query: Split, gallery: Split, same_camera_rule: bool, looks: dict[str, _Look]) -> list[tuple[str, str]]:
+def _copies(parts: QueryGallery, looks: dict[str, _Look]) -> list[tuple[str, str]]:
     """Queries that find their own file; where the same-camera rule leaves it out, nothing is found."""
 
-    def files(split: Split) -> Iterator[tuple[tuple, str]]:
+    def files(split: Split) -> Iterator[tuple[str, int, tuple[bytes | None, int]]]:
         for path, pid, camid in zip(split.paths, split.pids.tolist(), split.camids.tolist(), strict=True):
             if path in looks:
-                yield (looks[path].digest, pid, camid), path
+                yield path, camid, (looks[path].digest, pid)
 
-    there: dict[bytes | None, list[tuple[tuple, str]]] = {}
-    for key, path in files(gallery):
-        there.setdefault(key[0], []).append((key, path))
+    there: dict[tuple[bytes | None, int], list[tuple[str, int]]] = {}
+    for path, camid, key in files(parts.gallery):
+        there.setdefault(key, []).append((path, camid))
     found = []
-    for key, path in files(query):
-        matches = [
-            other
-            for known, other in there.get(key[0], [])
-            if known[1] == key[1] and not (same_camera_rule and known == key)
-        ]
-        found += [(path, other) for other in matches[:1]]
+    for path, camid, key in files(parts.query):
+        counts = (other for other, theirs in there.get(key, []) if not (parts.exclude_same_camera and theirs == camid))
+        found += [(path, other) for other in islice(counts, 1)]
     return found
-
-
-def _without_positive(query: Split, gallery: Split, same_camera_rule: bool) -> list[str]:
-    cameras: dict[int, set[int]] = {}
-    for pid, camid in zip(gallery.pids.tolist(), gallery.camids.tolist(), strict=True):
-        cameras.setdefault(pid, set()).add(camid)
-    return [
-        path
-        for path, pid, camid in zip(query.paths, query.pids.tolist(), query.camids.tolist(), strict=True)
-        if not cameras.get(pid, set()) - ({camid} if same_camera_rule else set())
-    ]
 
 
 def _count(found: list, one: str, several: str) -> str:

@@ -96,6 +96,15 @@ class QueryGallery(NamedTuple):
     gallery: Split
     exclude_same_camera: bool
 
+    def has_match(self) -> np.ndarray:
+        """`(Q,)` bool, whether there is an image to find for each query."""
+        cameras: dict[int, set[int]] = {}
+        for pid, camid in zip(self.gallery.pids.tolist(), self.gallery.camids.tolist(), strict=True):
+            cameras.setdefault(pid, set()).add(camid)
+        own = self.query.camids.tolist() if self.exclude_same_camera else [None] * len(self.query)
+        pairs = zip(self.query.pids.tolist(), own, strict=True)
+        return np.array([bool(cameras.get(pid, set()) - {camid}) for pid, camid in pairs], bool)
+
 
 def load_data(
     root: str | os.PathLike[str],

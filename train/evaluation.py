@@ -105,13 +105,13 @@ def evaluate_model(
     if expand < 0:
         raise ValueError(f'expand must be at least 0, not {expand}')
     parts = check_protocol(data, protocol, draws, exclude_same_camera, seed)  # what is wrong shows before the work
-    images = Split(
-        parts.query.paths + parts.gallery.paths,
-        np.concatenate([parts.query.pids, parts.gallery.pids]),
-        np.concatenate([parts.query.camids, parts.gallery.camids]),
-    )
-    if protocol != 'fixed':
-        images = data.test if protocol in DRAWN_PROTOCOLS else images
+    images = data.test  # another draw has other queries among them
+    if protocol not in DRAWN_PROTOCOLS:
+        images = Split(
+            parts.query.paths + parts.gallery.paths,
+            np.concatenate([parts.query.pids, parts.gallery.pids]),
+            np.concatenate([parts.query.camids, parts.gallery.camids]),
+        )
     vectors, rows, skipped = embed_split(extractor, images, processes, progress)
 
     distributed = processes is not None and processes.world_size > 1

@@ -40,13 +40,8 @@ def create_network(recipe: ModelRecipe, num_classes: int, image_size: tuple[int,
     """
     try:
         if recipe.name.startswith(_REMOTE) or _is_ours(recipe.name):
-            # a tag means released weights
-            tagged = is_model_pretrained(recipe.name) and '.' in recipe.name
             model = timm.create_model(
-                recipe.name,
-                pretrained=tagged or recipe.name.startswith(_REMOTE),
-                num_classes=num_classes,
-                **recipe.args,
+                recipe.name, pretrained=_brings_weights(recipe.name), num_classes=num_classes, **recipe.args
             )
         elif is_model(recipe.name.partition('.')[0]):
             model = timm.create_model('reid_timm', **_backbone_args(recipe, image_size), num_classes=num_classes)
@@ -65,6 +60,11 @@ def create_network(recipe: ModelRecipe, num_classes: int, image_size: tuple[int,
 
 def _is_ours(name: str) -> bool:
     return name.partition('.')[0] in list_models(module='dpa_resnet')
+
+
+def _brings_weights(name: str) -> bool:
+    """Whether weights of the whole network belong to the name: a tag means released ones."""
+    return name.startswith(_REMOTE) or (_is_ours(name) and '.' in name and is_model_pretrained(name))
 
 
 def _backbone_args(recipe: ModelRecipe, image_size: tuple[int, int] | None) -> dict[str, Any]:
@@ -87,9 +87,9 @@ def start_network(model: nn.Module, recipe: ModelRecipe) -> list[str]:
         ValueError: weights of another architecture.
     """
     done = []
-    trained = recipe.checkpoint or recipe.name.startswith(_REMOTE) or (_is_ours(recipe.name) and '.' in recipe.name)
+    brought = _brings_weights(recipe.name)
     # weights of the whole network make those of ImageNet needless
-    if recipe.init_from and not (trained and recipe.init_from == 'imagenet'):
+    if recipe.init_from and not (recipe.init_from == 'imagenet' and (brought or recipe.checkpoint)):
         done.append(f'backbone: {init_backbone(model, _source(recipe))}')
     if recipe.checkpoint:
         path = Path(recipe.checkpoint)
@@ -101,7 +101,7 @@ def start_network(model: nn.Module, recipe: ModelRecipe) -> list[str]:
             path = found[0]
         load_weights(model, path)
         done.append(f'all but the classifier: {path}')
-    return done or [f'{recipe.name}: its own weights' if trained else 'random weights']
+    return done or [f'{recipe.name}: its own weights' if brought else 'random weights']
 
 
 def _source(recipe: ModelRecipe) -> str:

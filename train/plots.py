@@ -76,7 +76,7 @@ def cmc_figure(runs: Sequence[tuple[str, Path]], out: Path, max_rank: int = 20) 
 
     order = sorted(range(len(curves)), key=lambda k: (-curves[k].rank1, -curves[k].mean_ap))
     labels = ['Rank-1 / mAP, in %'] + [
-        f'{_percent(curves[k].rank1)} / {_percent(curves[k].mean_ap)}   {_shortened(curves[k].name)}' for k in order
+        f'{_percent(curves[k].rank1)} / {_percent(curves[k].mean_ap)}   {shortened(curves[k].name, 34)}' for k in order
     ]
     # room for the legend beside the axes, where it hides no curve
     figure = new_figure(6.4 + 0.5 + 0.085 * max(map(len, labels)), 4.4, layout='constrained')
@@ -173,11 +173,6 @@ def _grid(axes: Axes) -> None:
 
 def _percent(share: float) -> str:
     return f'{100 * share:6.2f}'.replace(' ', '\u2007')  # a space as wide as a digit
-
-
-def _shortened(name: str, length: int = 34) -> str:
-    name = plain_text(name)
-    return name if len(name) <= length else f'{name[: length // 2]}…{name[-length // 2 + 1 :]}'
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------
@@ -300,3 +295,10 @@ def save_figure(figure: Figure, out: Path) -> Path:
 def plain_text(text: str) -> str:
     """`text` with a question mark for what cannot be drawn, such as control characters and undecodable bytes."""
     return ''.join(character if character.isprintable() else '?' for character in text)
+
+
+def shortened(text: str, length: int) -> str:
+    """`plain_text` of at most `length` characters: what is too long loses its middle."""
+    text = plain_text(text)
+    tail = (length - 1) // 2
+    return text if len(text) <= length else f'{text[: length - 1 - tail]}…{text[-tail:]}'

@@ -19,7 +19,7 @@ from timm_dpa.search import Match, nearest, thumbnail
 from .datasets import QueryGallery, ReIDData, Split, draw_protocol
 from .evaluation import embed_split
 from .metrics import evaluate
-from .plots import DPI, check_figure_path, new_canvas, new_figure, plain_text, save_figure
+from .plots import DPI, check_figure_path, new_canvas, new_figure, plain_text, save_figure, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,9 +100,9 @@ def rank_list_figure(
         if k:
             axes.axhline(upper - _GAP, color='#cccccc', linewidth=0.8)
         middle = upper + (len(models) * row - _GAP - _LINE - _TILE) / 2
-        identity = plain_text(data.identities[query.pid])
+        identity = data.identities[query.pid]
         title = f'{identity}, camera {query.camid}' if data.has_cameras else identity
-        _text(axes, _GAP, middle + _LINE - 0.05, _shortened(title), color=_QUERY, fontsize=8)
+        _text(axes, _GAP, middle + _LINE - 0.05, shortened(title, 17), color=_QUERY, fontsize=8)
         _tile(axes, _GAP, middle + _LINE, query.path, _QUERY)
         for m, name in enumerate(names):
             top_edge = upper + m * row
@@ -124,10 +124,6 @@ def rank_list_figure(
 
 def _text(axes: Axes, x: float, y: float, text: str, **style) -> None:
     axes.text(x, y, text, **{'va': 'baseline', 'parse_math': False, **style})
-
-
-def _shortened(text: str, length: int = 17) -> str:
-    return text if len(text) <= length else f'{text[: length // 2]}…{text[-(length // 2) :]}'
 
 
 def _tile(axes: Axes, left: float, top: float, path: str, colour: str) -> None:
@@ -250,12 +246,7 @@ def _find_query(data: ReIDData, query: Split, name: str) -> int:
 
 def _choose(parts: QueryGallery, count: int, seed: int, named: list[int]) -> list[int]:
     """Rows of the queries to show."""
-    query, gallery = parts.query, parts.gallery
-    cameras: dict[int, set[int]] = {}
-    for pid, camid in zip(gallery.pids.tolist(), gallery.camids.tolist(), strict=True):
-        cameras.setdefault(pid, set()).add(camid)
-    own = query.camids.tolist() if parts.exclude_same_camera else [None] * len(query)
-    matched = [bool(cameras.get(pid, set()) - {camid}) for pid, camid in zip(query.pids.tolist(), own, strict=True)]
+    query, matched = parts.query, parts.has_match()
     if named:
         alone = [query.paths[k] for k in named if not matched[k]]
         if alone:
