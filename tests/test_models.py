@@ -1,6 +1,7 @@
 """The models as timm models, against timm's own ResNet, plain formulas, and eager PyTorch."""
 
 import copy
+import hashlib
 import itertools
 import json
 import os
@@ -90,7 +91,10 @@ class TestRegistration:
         entry = {
             'architecture': 'cpa_resnet18',
             'tag': 'small_unit',
-            'hf_hub_id': 'somebody/small',
+            'repo': 'somebody/small',
+            'revision': None,
+            'sha256': hashlib.sha256(weights.read_bytes()).hexdigest(),
+            'size': weights.stat().st_size,
             'cfg': {'input_size': (3, 128, 128)},
         }
         (package / 'weights.json').write_text(json.dumps({'weights': [entry]}), encoding='utf-8')

@@ -6,6 +6,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from .attention import ChannelPoolingAttention, DualPoolingAttention, SpatialPoolingAttention, create_stage_attn
+from .downloads import WeightsError
 from .dpa_resnet import ReIDResNet
 from .odconv import ODConv2d
 from .pooling import AvgPool, GeMPool, MinPool, SoftPool
@@ -28,6 +29,7 @@ __all__ = [
     'ReIDResNet',
     'SoftPool',
     'SpatialPoolingAttention',
+    'WeightsError',
     'create_stage_attn',
     'init_backbone',
     'load_weights',

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timm_dpa import __version__
+from timm_dpa.cli_hub import add_hub_verbs
 from timm_dpa.cli_options import (
     add_model_options,
     check_output,
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.run(args)
         print(end='', flush=True)  # a closed pipe or a full disk shows here
     except KeyboardInterrupt:
-        advice = '; the same command goes on from here' if args.verb in ('embed', 'train', 'ablate') else ''
+        advice = '; the same command goes on from here' if args.verb in ('embed', 'train', 'ablate', 'publish') else ''
         print(f'timm-dpa {args.verb}: interrupted{advice}', file=sys.stderr)
         return 130
     except BrokenPipeError:  # ... | head
@@ -115,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument('--checkpoint', metavar='FILE', help='weights to load')
 
     add_train_verbs(verb)
+    add_hub_verbs(verb)
 
     demo = verb('demo', _demo, 'draw a few vehicles, embed and rank them', 'timm-dpa demo --out demo')
     demo.add_argument('--out', default='demo', metavar='FOLDER', help='folder to write (default demo)')

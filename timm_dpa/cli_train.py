@@ -221,6 +221,7 @@ def _recipes(args: argparse.Namespace) -> None:
 
 def _eval(args: argparse.Namespace) -> None:
     from timm_dpa.train.evaluation import evaluate_model, markdown_table, write_evaluation
+    from timm_dpa.train.provenance import describe_data
 
     data = _load_data(args, args.data)
     protocol = args.protocol or data.protocol
@@ -241,7 +242,7 @@ def _eval(args: argparse.Namespace) -> None:
     out = Path(args.out or (Path(name) / 'eval' if os.path.isdir(name) else 'eval'))
     label = Path(name).resolve().name if os.path.isdir(name) else name
     table, numbers = write_evaluation(
-        result, label, out, data=str(data.root), layout=data.layout, model=extractor.describe()
+        result, label, out, data=describe_data(data), root=str(data.root), model=extractor.describe()
     )
     metrics = result.metrics
     print(

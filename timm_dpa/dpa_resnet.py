@@ -7,20 +7,19 @@ bias (He et al., "FastReID", 2020; Luo et al., "Bag of Tricks", CVPRW 2019).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import SelectAdaptivePool2d
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
 from .attention import create_stage_attn
+from .downloads import build_checked, hub_repository, read_manifest
 from .norm import VectorBatchNorm
 from .pooling import GeMPool
 
@@ -210,7 +209,7 @@ def _create_reid_resnet(variant: str, pretrained: bool = False, **kwargs) -> ReI
     attn_layer, _, depth = variant.partition('_resnet')
     block, layers = _BLOCKS[int(depth)]
     model_args = {'block': block, 'layers': layers, 'attn_layer': None if attn_layer == 'reid' else attn_layer}
-    return build_model_with_cfg(ReIDResNet, variant, pretrained, **{**model_args, **kwargs})
+    return build_checked(ReIDResNet, variant, pretrained, **{**model_args, **kwargs})
 
 
 def _cfg(**kwargs) -> dict[str, Any]:
@@ -231,22 +230,23 @@ def _cfg(**kwargs) -> dict[str, Any]:
     }
 
 
-def _released_cfgs(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """`arch.tag` -> configuration of every set of weights in the manifest `weights.json`."""
+def _released_cfgs(manifest: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """`arch.tag` -> configuration of all weights in the manifest that can be downloaded."""
     return {
-        f'{entry["architecture"]}.{entry["tag"]}': _cfg(
-            hf_hub_id=entry['hf_hub_id'],
+        name: _cfg(
+            hf_hub_id=hub_repository(entry),
             # JSON has no tuples, timm's configurations have no lists
             **{key: tuple(value) if isinstance(value, list) else value for key, value in entry.get('cfg', {}).items()},
         )
-        for entry in manifest['weights']
+        for name, entry in manifest.items()
+        if hub_repository(entry) is not None
     }
 
 
 _ARCHITECTURES = [
     f'{attn}_resnet{depth}' for depth in _BLOCKS for attn in ('reid', 'dpa', 'cpa', 'spa', 'se', 'cbam', 'ca', 'nl')
 ]
-_released = _released_cfgs(json.loads(files(__package__).joinpath('weights.json').read_text(encoding='utf-8')))
+_released = _released_cfgs(read_manifest())
 default_cfgs = generate_default_cfgs(
     {
         **{arch: _cfg() for arch in _ARCHITECTURES if not any(name.startswith(f'{arch}.') for name in _released)},

@@ -24,6 +24,7 @@ from timm.data import create_transform, resolve_data_config
 from timm.models import is_model_pretrained
 from torch import nn
 
+from .downloads import WeightsError, explain
 from .images import ImageError, ImageItem, iter_images, load_rgb
 from .init_weights import load_weights
 
@@ -75,7 +76,8 @@ class FeatureExtractor:
     Raises:
         ValueError: no such model, precision or device, no RGB model, sizes below 1, or weights of another model.
         FileNotFoundError: no such checkpoint or model folder.
-        RuntimeError: weights that cannot be downloaded.
+        WeightsError: weights that cannot be downloaded, or are not those that were released.
+        RuntimeError: weights in a folder that cannot be read.
     """
 
     def __init__(
@@ -321,12 +323,20 @@ def create_embedding_model(name: str, pretrained: bool | str | Path | None = Non
 def _create(name: str, pretrained: bool) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except WeightsError:
+        raise
+    except ValueError as error:
+        if name in str(error):
+            raise
+        raise ValueError(f'{name}: {error}') from error
     except RuntimeError as error:  # no such name, tag or weights
         raise ValueError(f'{name}: {error}; timm-dpa models lists what there is') from error
     except Exception as error:  # the Hub's errors are of many types
-        if name.startswith('local-dir:') and isinstance(error, FileNotFoundError):
-            raise
-        raise RuntimeError(f'{name}: its weights cannot be had ({error})') from error
+        if name.startswith('local-dir:'):
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise RuntimeError(f'{name}: its weights cannot be read ({error})') from error
+        raise WeightsError(explain(error, name)) from error
 
 
 def resolve_device(name: str | torch.device) -> torch.device:

@@ -13,6 +13,7 @@ from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, 
 from timm.models import adapt_input_conv, is_model, load_state_dict
 from torch import nn
 
+from .downloads import WeightsError, difference, explain
 from .dpa_resnet import ReIDResNet
 from .reid_timm import ReIDBackbone
 
@@ -66,6 +67,7 @@ def init_backbone(
     Raises:
         FileNotFoundError: `init_from` is neither a file, nor a repository, nor a model.
         ValueError: weights of another architecture, or a file that holds no weights.
+        WeightsError: a download that failed.
     """
     source = os.fspath(init_from)
     # position embeddings are resampled by timm while it loads them
@@ -99,7 +101,7 @@ def init_backbone(
         ]
     if foreign:
         foreign = [name.removeprefix(prefix) for name in foreign]
-        raise ValueError(f'{source}: weights of another architecture, {_difference(foreign, weights, state)}')
+        raise ValueError(f'{source}: weights of another architecture, {difference(foreign, weights, state)}')
     target.load_state_dict(fitting, strict=False)
     ignored = tuple(name for name in weights if name not in fitting)
     return InitReport(source, tuple(prefix + name for name in fitting), not_filled, ignored)
@@ -142,17 +144,20 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
         except (RuntimeError, ValueError):
             model.load_state_dict(before)  # what fitted was filled before the error
         wrong = [name for name in before if name in weights and before[name].shape != weights[name].shape]
-    raise ValueError(f'{os.fspath(path)}: checkpoint of another architecture, {_difference(wrong, weights, before)}')
+    raise ValueError(f'{os.fspath(path)}: checkpoint of another architecture, {difference(wrong, weights, before)}')
 
 
 def _pretrained(name: str, source: str, **model_args) -> dict[str, torch.Tensor]:
     """Weights that timm knows or downloads."""
     try:
         return timm.create_model(name, pretrained=True, **model_args).state_dict()
-    except FileNotFoundError:  # no connection, and not in the cache
-        raise
+    # no connection, and not in the cache, is one of them
     except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError) as error:
-        raise FileNotFoundError(f'{source}: no such repository, revision or weights on the Hub ({error})') from error
+        raise FileNotFoundError(
+            explain(error, source)
+        ) from error  # no connection, and not in the cache, is one of them
+    except WeightsError:
+        raise
     except RuntimeError as error:  # a tag without weights, or weights that are not those of the configuration
         raise ValueError(f'{source}: {error}') from error
 
@@ -170,14 +175,3 @@ def _read_checkpoint(path: str) -> dict[str, torch.Tensor]:
     if not isinstance(weights, dict) or not weights or not all(torch.is_tensor(value) for value in weights.values()):
         raise ValueError(f'{path}: holds no state dict of tensors; save model.state_dict()')
     return dict(weights)
-
-
-def _difference(names: list[str], weights: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> str:
-    name = names[0]
-    if name not in weights:
-        what = f'{name} is missing'
-    elif name not in state:
-        what = f'{name} has no place in the model'
-    else:
-        what = f'{name} is {tuple(weights[name].shape)} instead of {tuple(state[name].shape)}'
-    return what if len(names) == 1 else f'{what}, and {len(names) - 1} more differ'

@@ -9,9 +9,10 @@ import timm
 import torch
 import torch.nn.functional as F
 from timm.layers import SelectAdaptivePool2d
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
+from .downloads import build_checked
 from .dpa_resnet import GlobalGeMPool
 from .norm import VectorBatchNorm
 
@@ -136,7 +137,7 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def reid_timm(pretrained: bool = False, backbone: str = 'resnet50', **kwargs) -> ReIDBackbone:
     """A timm backbone with a re-identification head; see `ReIDBackbone`."""
-    model = build_model_with_cfg(ReIDBackbone, 'reid_timm', pretrained, backbone=backbone, **kwargs)
+    model = build_checked(ReIDBackbone, 'reid_timm', pretrained, backbone=backbone, **kwargs)
     # images are prepared as the backbone's weights expect it, unless a checkpoint of this model says otherwise
     theirs = model.backbone.pretrained_cfg
     if model.pretrained_cfg.get('input_size') is None:

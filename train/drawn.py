@@ -15,6 +15,8 @@ from PIL import Image, ImageDraw
 
 from timm_dpa.demo import draw_car, park
 
+from .provenance import write_about
+
 __all__ = ['draw_data_set']
 
 _GROUNDS = ((104, 105, 108), (150, 146, 138), (86, 104, 66), (128, 112, 92))  # asphalt, concrete, grass, gravel
@@ -30,7 +32,8 @@ def draw_data_set(
     size: int = 128,
     seed: int = 0,
 ) -> Path:
-    """Write `image_train/`, `image_query/` and `image_test/` with JPEGs `<vehicle>_<camera>_<number>.jpg`.
+    """Write `image_train/`, `image_query/` and `image_test/` with JPEGs `<vehicle>_<camera>_<number>.jpg`, and a
+    `dataset.json` that says what they are.
 
     Half of the vehicles are for training. Of the others, the first image by each camera is a query, the rest is the
     gallery. A camera has a ground, a height, a tilt, a light and a blur of its own; vehicles head anywhere. The folder
@@ -76,6 +79,13 @@ def draw_data_set(
                 path = making / f'image_{part}' / f'{identity:04d}_{camera + 1:02d}_{number:04d}.jpg'
                 rng = np.random.default_rng([seed, identity, number, 3])
                 _photograph(car, camera, seed, rng).save(path, quality=92)
+        write_about(
+            making,
+            'timm-dpa drawn vehicles',
+            f'Flat drawings of {identities} vehicles on four backgrounds, one for each of {cameras} "cameras", made by '
+            f'timm-dpa data draw (seed {seed}). No photograph is among them.',
+            synthetic=True,
+        )
         os.replace(making, out)
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)

@@ -32,6 +32,7 @@ from .datasets import TrainImages, collate, load_data, train_labels
 from .evaluation import Evaluation, check_protocol, evaluate_model, write_evaluation
 from .networks import create_network, save_model_folder, start_network
 from .processes import Processes, joined_processes
+from .provenance import describe_data
 from .recipe import Recipe
 from .runlog import RunLog, table_bytes
 from .samplers import IdentitySampler
@@ -84,9 +85,9 @@ def train(
     Args:
         recipe: see `load_recipe`.
         root: of the data, see `load_data`.
-        out: folder of the run: `recipe.yaml`, `run.log`, `steps.csv` (losses), `metrics.csv` (evaluations), TensorBoard
-            files, `checkpoints/` (`last.pt`, `previous.pt`, `best.pt`), `figures/`, and `model/`, the best model as
-            timm loads it.
+        out: folder of the run: `recipe.yaml`, `data.json` (what the data are), `run.log`, `steps.csv` (losses),
+            `metrics.csv` (evaluations), TensorBoard files, `checkpoints/` (`last.pt`, `previous.pt`, `best.pt`),
+            `figures/`, and `model/`, the best model as timm loads it.
         progress: show a bar; None shows one on a terminal only.
 
     Raises:
@@ -208,6 +209,7 @@ class _Run:
         for folder in (self.out, self.checkpoints):
             remove_stale(folder)
         write_atomically(self.out / 'recipe.yaml', self.recipe.as_yaml().encode())
+        write_atomically(self.out / 'data.json', json.dumps(describe_data(self.data), indent=2).encode())
         return state
 
     def _describe_data(self) -> dict[str, Any]:
@@ -528,7 +530,12 @@ class _Run:
         save_model_folder(self.recipe.model, self.image_size, weights, self.out / 'model')
         if result is not None:
             write_evaluation(
-                result, self.recipe.model.name, self.out, epoch=self.epoch + 1, recipe=self.recipe.as_dict()
+                result,
+                self.recipe.model.name,
+                self.out,
+                epoch=self.epoch + 1,
+                recipe=self.recipe.as_dict(),
+                data=json.loads((self.out / 'data.json').read_text(encoding='utf-8')),
             )
 
     def _report(self, row: dict[str, Any]) -> None:

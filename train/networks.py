@@ -10,17 +10,19 @@ from typing import Any
 
 import timm
 import torch
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from timm.models import is_model, is_model_pretrained, list_models, save_for_hf
+from timm.models import get_pretrained_cfg, is_model, is_model_pretrained, list_models, save_for_hf
 from torch import nn
 
 from timm_dpa import init_backbone, load_weights
+from timm_dpa.downloads import WeightsError, explain
 from timm_dpa.dpa_resnet import ReIDResNet
 from timm_dpa.reid_timm import ReIDBackbone
 
 from .recipe import ModelRecipe
 
-__all__ = ['create_network', 'save_model_folder', 'start_network']
+__all__ = ['create_network', 'pretrained_origin', 'save_model_folder', 'start_network']
 
 _REMOTE = ('hf-hub:', 'hf_hub:', 'local-dir:')
 #: ImageNet weights of our backbones, by depth
@@ -47,8 +49,14 @@ def create_network(recipe: ModelRecipe, num_classes: int, image_size: tuple[int,
             model = timm.create_model('reid_timm', **_backbone_args(recipe, image_size), num_classes=num_classes)
         else:
             raise ValueError('neither one of timm-dpa models, nor a model of timm.list_models')
+    except WeightsError:
+        raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f'model.name={recipe.name}: {error}') from error
+    except HfHubHTTPError as error:  # of the configuration, which timm downloads
+        raise WeightsError(explain(error, recipe.name)) from error
+    except LocalEntryNotFoundError as error:
+        raise FileNotFoundError(explain(error, recipe.name)) from error
     if not isinstance(model, (ReIDResNet, ReIDBackbone)):
         raise ValueError(
             f'model.name={recipe.name}: a {type(model).__name__} without our head; give its plain timm name'
@@ -114,6 +122,19 @@ def _source(recipe: ModelRecipe) -> str:
     return _IMAGENET[recipe.name.partition('.')[0].rpartition('_')[2]]
 
 
+def pretrained_origin(recipe: ModelRecipe) -> str | None:
+    """`org/name` on the Hub of the weights that the recipe starts from; None for random ones, and those of a file."""
+    source = recipe.name
+    if recipe.init_from and not (recipe.checkpoint or _brings_weights(recipe.name)):
+        source = _source(recipe)
+        if is_model_pretrained(source):  # the repository of timm's own weights
+            source = get_pretrained_cfg(source).hf_hub_id
+    elif not source.startswith(('hf-hub:', 'hf_hub:')):
+        return None
+    source = source.removeprefix('hf-hub:').removeprefix('hf_hub:').partition('@')[0]
+    return source if source.count('/') == 1 and not Path(source).exists() else None
+
+
 def save_model_folder(
     recipe: ModelRecipe, image_size: tuple[int, int], weights: dict[str, torch.Tensor], folder: Path
 ) -> None:
@@ -141,6 +162,7 @@ def save_model_folder(
             save_for_hf(model, temporary, model_args=model_args or None, safe_serialization=True)
         except SafetensorError as error:  # what a full disk is to safetensors
             raise OSError(f'{folder}: cannot be written ({error})') from error
+        (temporary / 'model.safetensors').chmod(0o644)  # safetensors writes for the user only
         path = temporary / 'config.json'
         written = json.loads(path.read_text(encoding='utf-8'))
         written.get('model_args', {}).pop('num_classes', None)  # transformers gives it, too, and fails then

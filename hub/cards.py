@@ -1,0 +1,217 @@
+"""Model cards: what a person reads before using a model, and what the Hub reads to list it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+__all__ = ['CardFacts', 'model_card', 'read_command', 'read_metrics', 'read_results']
+
+_TEMPLATE = Path(__file__).parent / 'templates' / 'model_card.md'
+#: key in `evaluation.json`, identifier and name in the metadata
+_METRICS = (
+    ('mAP', 'mean_average_precision', 'mAP'),
+    ('rank1', 'rank_1', 'Rank-1'),
+    ('rank5', 'rank_5', 'Rank-5'),
+    ('rank10', 'rank_10', 'Rank-10'),
+    ('mINP', 'mean_inverse_negative_penalty', 'mINP'),
+)
+_ATTENTIONS = {
+    'dpa': 'a ResNet with dual-pooling attention (Guo et al. 2024) after stage 3',
+    'cpa': 'a ResNet with channel-pooling attention (Guo et al. 2024) after stage 3',
+    'spa': 'a ResNet with spatial-pooling attention (Guo et al. 2024) after stage 3',
+    'se': 'a ResNet with squeeze-and-excitation (Hu et al. 2018) after stage 3',
+    'cbam': 'a ResNet with CBAM (Woo et al. 2018) after stage 3',
+    'ca': 'a ResNet with coordinate attention (Hou et al. 2021) after stage 3',
+    'nl': 'a ResNet with a non-local block (Wang et al. 2018) after stage 3',
+    'reid': 'a ResNet without attention, with GeM pooling and a batch-norm neck',
+}
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card says.
+
+    Attributes:
+        repo_id: `org/name` on the Hub.
+        architecture: name of the model in timm.
+        width: of the embedding.
+        image_size: height and width in pixels.
+        parameters: number of them.
+        licence: identifier of the weights' licence, as the Hub knows them.
+        trained_on: sentences about the training data.
+        synthetic: whether all of these are synthetic.
+        base_model: `org/name` of the weights that training started from.
+        model_args: options of the architecture that are not the default.
+        results: contents of `evaluation.json`, see `read_results`.
+        recipe: whether `recipe.yaml` lies beside the card.
+        command: that trains the model again.
+        picture, picture_caption: name of the ranked lists' file, and what is on it.
+    """
+
+    repo_id: str
+    architecture: str
+    width: int
+    image_size: tuple[int, int]
+    parameters: int
+    licence: str
+    trained_on: str
+    synthetic: bool = False
+    base_model: str | None = None
+    model_args: dict[str, Any] = field(default_factory=dict)
+    results: Sequence[dict[str, Any]] = ()
+    recipe: bool = False
+    command: str = ''
+    picture: str | None = None
+    picture_caption: str = ''
+
+
+def model_card(facts: CardFacts) -> ModelCard:
+    """Render the card: metadata with the results as `model-index`, and `templates/model_card.md`.
+
+    Raises:
+        ValueError: results that lack a metric.
+        ImportError: jinja2 is missing (torch brings it).
+    """
+    title = facts.repo_id.rpartition('/')[2]
+    data = ModelCardData(
+        license=facts.licence,
+        library_name='timm',
+        pipeline_tag='image-feature-extraction',
+        tags=['timm-dpa', 'vehicle-re-identification', 're-identification', 'uav', 'drone', 'image-retrieval'],
+        base_model=facts.base_model,
+        # the Hub wants a name where there are results
+        model_name=title if facts.results else None,
+        eval_results=[metric for result in facts.results for metric in _eval_results(result)] or None,
+    )
+    return ModelCard.from_template(
+        data,
+        template_path=str(_TEMPLATE),
+        title=title,
+        repo_id=facts.repo_id,
+        architecture=facts.architecture,
+        attention=_describe_architecture(facts),
+        width=facts.width,
+        parameters=f'{facts.parameters / 1e6:.1f}',
+        height=facts.image_size[0],
+        width_px=facts.image_size[1],
+        synthetic=facts.synthetic,
+        trained_on=facts.trained_on,
+        base_model=facts.base_model,
+        recipe=facts.recipe,
+        command=facts.command,
+        results=[_row(result) for result in facts.results],
+        chosen=next((_cell(result['data']['name']) for result in facts.results if 'epoch' in result), None),
+        picture=facts.picture,
+        picture_caption=facts.picture_caption,
+        licence_text=_licence_text(facts),
+    )
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Read the `evaluation.json` of a run, or of `timm-dpa eval --out`.
+
+    Raises:
+        FileNotFoundError: none there.
+        ValueError: it cannot be read, or does not say what data it is about.
+    """
+    path = folder / 'evaluation.json' if folder.is_dir() else folder
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such evaluation; timm-dpa eval writes one')
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+        _row(content)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{path}: not an evaluation that says what data it is about ({error!r}); make it again with timm-dpa eval'
+        ) from error
+    return content
+
+
+def read_metrics(card: ModelCard) -> list[dict[str, Any]]:
+    """The results of a card: for each evaluation `data`, `revision`, `protocol`, and mAP, Rank-1, ... in per cent."""
+    rows: dict[tuple, dict[str, Any]] = {}
+    for result in card.data.eval_results or []:
+        key = (result.dataset_name, result.dataset_revision, result.dataset_config)
+        row = rows.setdefault(key, dict(zip(('data', 'revision', 'protocol'), key, strict=True)))
+        row[result.metric_name.removesuffix(' (%)')] = result.metric_value
+    return list(rows.values())
+
+
+def read_command(card: ModelCard) -> str:
+    """The command on a card that trains the model again; empty where there is none."""
+    found = re.search(r'^timm-dpa train .*$', card.text, flags=re.MULTILINE)
+    return found.group() if found else ''
+
+
+def _row(result: dict[str, Any]) -> dict[str, Any]:
+    data, settings = result['data'], result['settings']
+    return {
+        'name': _cell(data['name']),
+        'description': data.get('description', ''),
+        'revision': data['test']['revision'],
+        'protocol': _protocol(settings),
+        'queries': round(result['metrics']['valid_queries']),
+        'gallery': settings['gallery'],
+        **{key: f'{100 * result["metrics"][key]:.2f}' for key, _, _ in _METRICS},
+    }
+
+
+def _protocol(settings: dict[str, Any]) -> str:
+    parts = [settings['protocol']]
+    if settings['draws'] > 1:
+        parts.append(f'mean of {settings["draws"]} draws')
+    if settings['same_camera_excluded']:
+        parts.append('same camera excluded')
+    parts += [word for word in ('rerank', 'flip') if settings.get(word)]
+    if settings.get('expand'):
+        parts.append(f'queries expanded by {settings["expand"]}')
+    if settings.get('query_identities'):
+        parts.append(f'queries of {len(settings["query_identities"])} chosen vehicles')
+    return ', '.join(parts)
+
+
+def _cell(text: str) -> str:
+    """Text that ends neither a cell nor a line of a table."""
+    return ' '.join(text.split()).replace('|', '\\|')
+
+
+def _eval_results(result: dict[str, Any]) -> list[EvalResult]:
+    row = _row(result)
+    return [
+        EvalResult(
+            task_type='image-feature-extraction',
+            task_name='Vehicle re-identification',
+            dataset_type=re.sub(r'[^a-z0-9]+', '-', row['name'].lower()).strip('-') or 'images',
+            dataset_name=row['name'],
+            dataset_config=row['protocol'],
+            dataset_split='test',
+            dataset_revision=row['revision'],
+            metric_type=identifier,
+            metric_name=f'{name} (%)',
+            metric_value=round(100 * result['metrics'][key], 2),
+        )
+        for key, identifier, name in _METRICS
+    ]
+
+
+def _describe_architecture(facts: CardFacts) -> str:
+    attention = _ATTENTIONS.get(facts.architecture.partition('_resnet')[0])
+    if attention is None:
+        backbone = facts.model_args.get('backbone', 'a backbone of timm')
+        return f'`{backbone}` of timm with GeM pooling and a batch-norm neck'
+    options = ', '.join(f'`{key}={value!r}`' for key, value in sorted(facts.model_args.items()))
+    return f'{attention}; options {options}' if options else attention
+
+
+def _licence_text(facts: CardFacts) -> str:
+    text = f'The weights: `{facts.licence}`. The package timm-dpa: Apache-2.0.'
+    if facts.base_model:
+        text += f' The licence of {facts.base_model}, which training started from, applies, too.'
+    return text

@@ -1,0 +1,219 @@
+"""The folder of a published model, exactly as on the Hub: weights, configuration, card, picture, golden tensors."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from safetensors import safe_open
+
+from timm_dpa import FeatureExtractor
+from timm_dpa.train.datasets import load_data
+from timm_dpa.train.drawn import draw_data_set
+from timm_dpa.train.networks import pretrained_origin
+from timm_dpa.train.rank_lists import rank_list_figure
+from timm_dpa.train.recipe import load_recipe
+
+from .cards import CardFacts, model_card, read_results
+from .golden import GOLDEN_FILE, check_golden, write_golden
+
+__all__ = ['build_folder', 'check_repo_id', 'is_finished', 'reuse_folder']
+
+_WEIGHTS = ('config.json', 'model.safetensors')
+_PICTURE = 'ranks.png'
+_USED_ID = re.compile(r"(?<=hf-hub:)[\w.-]+/[\w.-]+(?=['@])")
+
+
+def check_repo_id(repo_id: str) -> None:
+    """ValueError unless it is `org/name` as the Hub takes it."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(f'{repo_id}: no name of a repository ({error})') from error
+    if repo_id.count('/') != 1:
+        raise ValueError(f'{repo_id}: the repository needs the organisation or user, too: ORG/NAME')
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether it is what `build_folder` makes, perhaps with a card that was edited since."""
+    return all((folder / name).is_file() for name in (*_WEIGHTS, 'README.md', GOLDEN_FILE))
+
+
+def build_folder(
+    source: str | os.PathLike[str],
+    out: Path,
+    repo_id: str,
+    *,
+    licence: str | None = None,
+    trained_on: str | None = None,
+    results: Sequence[str | os.PathLike[str]] = (),
+    pictures: str | os.PathLike[str] | None = None,
+) -> None:
+    """Make the folder of a model. The same source gives the same bytes.
+
+    Args:
+        source: folder of a training run, or one with `config.json` and `model.safetensors`.
+        out: folder to make; it appears when it is complete. May exist if it is empty.
+        repo_id: `org/name` where it is going to lie, for the card.
+        licence: of the weights, as the Hub abbreviates them (`apache-2.0`, `cc-by-nc-4.0`, `other`, ...); None for
+            Apache-2.0, where all training data are known to be synthetic.
+        trained_on: sentences for the card; None for what the run has recorded.
+        results: folders of further evaluations, see `timm-dpa eval --out`.
+        pictures: data set whose images the ranked lists show, and so publish; None for drawn vehicles.
+
+    Raises:
+        FileNotFoundError: `source` holds no model, or `results` no evaluation.
+        FileExistsError: `out` holds something.
+        ValueError: what must be said about the weights and was not recorded; a wrong repository.
+    """
+    check_repo_id(repo_id)
+    source, out = Path(source), Path(out)
+    run, model = _find_model(source)
+    data = _read_json(run / 'data.json') if run else None
+    recipe = load_recipe(run / 'recipe.yaml') if run else None
+    synthetic = bool(data and data.get('synthetic')) and not (recipe.model.checkpoint or recipe.model.init_from)
+    if licence is None and not synthetic:
+        raise ValueError(
+            f'{source}: say under which licence the weights may be used, which depends on what they were trained on '
+            '(--license apache-2.0, cc-by-nc-4.0, other, ...)'
+        )
+    if trained_on is None and data is None:
+        raise ValueError(f'{source}: has no record of its training data; say it in a sentence (--trained-on "...")')
+    evaluations = [read_results(Path(result)) for result in results]
+    if run and (run / 'evaluation.json').is_file():
+        evaluations.insert(0, read_results(run))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f'{out} is there already; name a new or empty folder')
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
+    try:
+        making.chmod(0o755)
+        shutil.copyfile(model / 'model.safetensors', making / 'model.safetensors')
+        config = _write_config(model / 'config.json', making / 'config.json', licence or 'apache-2.0')
+        if run:
+            shutil.copyfile(run / 'recipe.yaml', making / 'recipe.yaml')
+        write_golden(making)
+        caption = _draw_picture(making, repo_id.rpartition('/')[2], pictures)
+        facts = CardFacts(
+            repo_id=repo_id,
+            architecture=config['architecture'],
+            width=config['num_features'],
+            image_size=tuple(config['pretrained_cfg']['input_size'][1:]),
+            parameters=_count_parameters(making / 'model.safetensors'),
+            licence=licence or 'apache-2.0',
+            trained_on=trained_on or _describe_training(data),
+            synthetic=synthetic,
+            base_model=recipe and pretrained_origin(recipe.model),
+            model_args=_options(config),
+            results=evaluations,
+            recipe=run is not None,
+            command=_command(data, repo_id) if run else '',
+            picture=_PICTURE,
+            picture_caption=caption,
+        )
+        (making / 'README.md').write_text(str(model_card(facts)).rstrip() + '\n', encoding='utf-8')
+        os.replace(making, out)
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
+        raise
+
+
+def reuse_folder(folder: Path, out: Path, repo_id: str) -> None:
+    """Copy a finished folder as it is, but for the repository that the card's examples load.
+
+    Raises:
+        ValueError: a wrong repository.
+        WeightsError: its weights do not give its golden embeddings.
+    """
+    check_repo_id(repo_id)
+    check_golden(folder)
+    shutil.copytree(folder, out, dirs_exist_ok=True)
+    card = out / 'README.md'
+    card.write_text(_USED_ID.sub(repo_id, card.read_text(encoding='utf-8')), encoding='utf-8')
+
+
+def _find_model(source: Path) -> tuple[Path | None, Path]:
+    """The folder of the run, if it is one, and that of the model."""
+    if not source.is_dir():
+        raise FileNotFoundError(f'{source}: no such folder')
+    for model in (source / 'model', source):
+        if all((model / name).is_file() for name in _WEIGHTS):
+            run = model.parent
+            is_run = all((run / name).is_file() for name in ('recipe.yaml', 'data.json'))
+            return (run if is_run else None), model
+    raise FileNotFoundError(f'{source}: no model here (looked for {" and ".join(_WEIGHTS)}, also in model/)')
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ValueError(f'{path}: cannot be read ({error})') from error
+
+
+def _write_config(source: Path, out: Path, licence: str) -> dict[str, Any]:
+    config = _read_json(source)
+    config.get('model_args', {}).pop('num_classes', None)  # transformers gives it, too, and fails then
+    config['pretrained_cfg']['license'] = licence
+    out.write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
+    return config
+
+
+def _options(config: dict[str, Any]) -> dict[str, Any]:
+    usual = {'in_chans': 3, 'global_pool': 'gem', 'drop_rate': 0.0, 'backbone_args': {}}
+    return {key: value for key, value in config.get('model_args', {}).items() if usual.get(key, ...) != value}
+
+
+def _count_parameters(weights: Path) -> int:
+    with safe_open(weights, framework='pt') as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys() if not _is_buffer(name)]  # noqa: SIM118
+    total = 0
+    for shape in shapes:
+        count = 1
+        for size in shape:
+            count *= size
+        total += count
+    return total
+
+
+def _is_buffer(name: str) -> bool:
+    return name.endswith(('running_mean', 'running_var', 'num_batches_tracked'))
+
+
+def _describe_training(data: dict[str, Any]) -> str:
+    train = data['train']
+    kind = 'synthetic images' if data.get('synthetic') else 'images'
+    text = f'{train["images"]:,} {kind} of {train["identities"]:,} vehicles, the training part of "{data["name"]}"'
+    text += f' (revision `{train["revision"]}`).'
+    return f'{text} {data["description"]}' if data.get('description') else text
+
+
+def _command(data: dict[str, Any], repo_id: str) -> str:
+    name = re.sub(r'\s+', '-', data['name'])
+    return shlex.join(
+        ['timm-dpa', 'train', '--recipe', 'recipe.yaml', '--data', name, '--out', f'runs/{repo_id.rpartition("/")[2]}']
+    )
+
+
+def _draw_picture(folder: Path, name: str, pictures: str | os.PathLike[str] | None) -> str:
+    """Draw the ranked lists of the model in `folder`; returns what they show."""
+    extractor = FeatureExtractor(f'local-dir:{folder}', device='cpu', precision='fp32')
+    with tempfile.TemporaryDirectory() as drawn:
+        if pictures is None:
+            data = load_data(draw_data_set(Path(drawn) / 'drawn', identities=24, images=8, seed=1))
+            what = 'Drawn vehicles (synthetic), not photographs: they show how results look, not how good they are.'
+        else:
+            data = load_data(pictures, test_fraction=1)
+            what = f'Images of "{data.root.name}".'
+        rank_list_figure([(name, extractor)], data, folder / _PICTURE, queries=4, top=8)
+    return f'{what} Green and ticked: the same vehicle as the query on the left. The number is the cosine similarity.'

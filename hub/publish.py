@@ -1,0 +1,194 @@
+"""Upload of a model's folder to the Hub: what is there already is not sent again, and a commit appears as a whole."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, constants, get_token
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+from timm_dpa import __version__
+from timm_dpa.downloads import file_sha256
+
+from .model_folder import build_folder, check_repo_id, is_finished, reuse_folder
+from .weights import MANIFEST, MODELS, Release, describe_release, load_releases, record_release
+
+__all__ = ['PublishError', 'Published', 'prepare', 'publish', 'publish_all']
+
+
+class PublishError(RuntimeError):
+    """The upload failed. What was sent is kept by the Hub, and the same call goes on from there."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What came of it.
+
+    Attributes:
+        repo_id: `org/name`.
+        revision: the commit, 40 hexadecimal digits; of the pull request where there is one.
+        url: of the commit or pull request.
+        changed: whether anything was different from what was there.
+    """
+
+    repo_id: str
+    revision: str
+    url: str
+    changed: bool
+
+
+def prepare(source: str | os.PathLike[str], out: Path, repo_id: str, **facts: Any) -> None:
+    """Write the folder that `publish` uploads: a finished one as it is, else as `build_folder` makes it.
+
+    Args:
+        source: folder of a run, of a model, or one that this function has written.
+        out: a new or an empty folder.
+        facts: see `build_folder`; a finished folder takes none.
+    """
+    out = Path(out)
+    if not is_finished(Path(source)):
+        build_folder(source, out, repo_id, **facts)
+        return
+    given = [name for name, value in facts.items() if value]
+    if given:
+        raise ValueError(f'{source}: has a card already, which {", ".join(given)} would not change; edit its README.md')
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f'{out} is there already; name a new or empty folder')
+    reuse_folder(Path(source), out, repo_id)
+
+
+def publish(
+    source: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    private: bool = False,
+    create_pr: bool = False,
+    tag: str | None = None,
+    manifest: Path = MANIFEST,
+    **facts: Any,
+) -> Published:
+    """Upload a model to `https://<Hub>/<repo_id>`, which is made if it is not there.
+
+    Args:
+        source: see `prepare`.
+        repo_id: `org/name`.
+        private: make the repository a private one.
+        create_pr: open a pull request instead of changing the repository.
+        tag: note it in the manifest as `<architecture>.<tag>`, so that timm knows it by this name.
+        manifest: that manifest.
+        facts: see `build_folder`.
+
+    Raises:
+        FileNotFoundError, ValueError: see `build_folder`; a tag that the manifest cannot take.
+        PublishError: nobody is logged in, no right to write there, or the connection was lost.
+    """
+    check_repo_id(repo_id)
+    if tag is not None and create_pr:
+        raise ValueError('tag: a pull request has no revision to note yet; note it when it is merged')
+    if not get_token():
+        raise PublishError('nobody is logged in: hf auth login, or set HF_TOKEN to a token that may write')
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / 'model'
+        prepare(source, folder, repo_id, **facts)
+        release = None if tag is None else describe_release(folder, tag, repo_id)
+        published = _upload(folder, repo_id, private, create_pr)
+    if release is not None:
+        record_release(replace(release, revision=published.revision), manifest)
+    return published
+
+
+def publish_all(
+    org: str,
+    *,
+    private: bool = False,
+    create_pr: bool = False,
+    manifest: Path = MANIFEST,
+    models: Path = MODELS,
+    dry_run: Path | None = None,
+) -> list[Published]:
+    """Upload all models of the manifest to an organisation, and note there where they are.
+
+    Args:
+        org: organisation, or user, on the Hub.
+        models: where their folders lie, `<architecture>.<tag>/`.
+        dry_run: write the folders here instead, by name.
+
+    Raises:
+        FileNotFoundError: the folder of an entry is missing; nothing was uploaded.
+        ValueError: an empty manifest, or weights that are not those of the manifest; nothing was uploaded.
+        PublishError: see `publish`.
+    """
+    releases = load_releases(manifest)
+    if not releases:
+        raise ValueError(f'{manifest}: no weights are released yet; publish a run first, with --tag')
+    for release in releases:  # what is wrong shows before the first upload
+        _check_folder(models / release.name, release)
+    done = []
+    for release in releases:
+        name = release.repo.rpartition('/')[2]
+        if dry_run is not None:
+            prepare(models / release.name, dry_run / name, f'{org}/{name}')
+            continue
+        published = publish(models / release.name, f'{org}/{name}', private=private, create_pr=create_pr)
+        if not create_pr:
+            record_release(replace(release, repo=published.repo_id, revision=published.revision), manifest)
+        done.append(published)
+    return done
+
+
+def _check_folder(folder: Path, release: Release) -> None:
+    if not is_finished(folder):
+        raise FileNotFoundError(f'{folder}: no finished model here; timm-dpa publish --dry-run writes one')
+    found = file_sha256(folder / 'model.safetensors')
+    if found != release.sha256:
+        raise ValueError(
+            f'{folder}: SHA-256 of its weights is {found[:12]}..., in the manifest {release.sha256[:12]}...'
+        )
+
+
+def _upload(folder: Path, repo_id: str, private: bool, create_pr: bool) -> Published:
+    api = HfApi(library_name='timm-dpa', library_version=__version__)
+    try:
+        before = _head(api, repo_id)
+        if before is None:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            before = _head(api, repo_id)
+        elif private and not before.private:
+            raise ValueError(f'{repo_id}: is there already, and public; private is for a new repository')
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            commit_message=f'Model by timm-dpa {__version__}',
+            create_pr=create_pr or None,
+        )
+    except ValueError:
+        raise
+    except Exception as error:  # of the Hub, and of its transport
+        raise PublishError(_explain(error, repo_id)) from error
+    changed = before is None or commit.oid != before.sha
+    return Published(repo_id, commit.oid, commit.pr_url or commit.commit_url, changed)
+
+
+def _head(api: HfApi, repo_id: str) -> Any:
+    try:
+        return api.model_info(repo_id)
+    except RepositoryNotFoundError:
+        return None
+
+
+def _explain(error: Exception, repo_id: str) -> str:
+    status = getattr(getattr(error, 'response', None), 'status_code', None)
+    if status == 401:
+        return f'{repo_id}: the Hub does not know this token; hf auth login, or set HF_TOKEN to one that may write'
+    if status == 403:
+        return f'{repo_id}: this token may not write there; check the organisation, and that the token has write access'
+    if status == 404:
+        return f'{repo_id}: no such organisation or repository on {constants.ENDPOINT} that this token may write to'
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    if isinstance(error, HfHubHTTPError):
+        return f'{repo_id}: the Hub refused it ({reason})'
+    return f'{repo_id}: the connection to {constants.ENDPOINT} was lost ({reason}); the same command goes on from there'
