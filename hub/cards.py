@@ -107,7 +107,7 @@ def model_card(facts: CardFacts) -> ModelCard:
         recipe=facts.recipe,
         command=facts.command,
         results=[_row(result) for result in facts.results],
-        chosen=next((_cell(result['data']['name']) for result in facts.results if 'epoch' in result), None),
+        chosen=next((_row(result)['name'] for result in facts.results if 'epoch' in result), None),
         picture=facts.picture,
         picture_caption=facts.picture_caption,
         licence_text=_licence_text(facts),
@@ -153,7 +153,7 @@ def read_command(card: ModelCard) -> str:
 def _row(result: dict[str, Any]) -> dict[str, Any]:
     data, settings = result['data'], result['settings']
     return {
-        'name': _cell(data['name']),
+        'name': ' '.join(data['name'].split()),
         'description': data.get('description', ''),
         'revision': data['test']['revision'],
         'protocol': _protocol(settings),
@@ -175,11 +175,6 @@ def _protocol(settings: dict[str, Any]) -> str:
     if settings.get('query_identities'):
         parts.append(f'queries of {len(settings["query_identities"])} chosen vehicles')
     return ', '.join(parts)
-
-
-def _cell(text: str) -> str:
-    """Text that ends neither a cell nor a line of a table."""
-    return ' '.join(text.split()).replace('|', '\\|')
 
 
 def _eval_results(result: dict[str, Any]) -> list[EvalResult]:

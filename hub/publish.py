@@ -181,6 +181,8 @@ def _head(api: HfApi, repo_id: str) -> Any:
 
 
 def _explain(error: Exception, repo_id: str) -> str:
+    if isinstance(error.__cause__, HfHubHTTPError):  # of one of the files
+        error = error.__cause__
     status = getattr(getattr(error, 'response', None), 'status_code', None)
     if status == 401:
         return f'{repo_id}: the Hub does not know this token; hf auth login, or set HF_TOKEN to one that may write'

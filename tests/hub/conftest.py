@@ -1,0 +1,22 @@
+"""A short training run that the tests of this folder publish."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.runs import quick
+from tests.support.vehicles import write_vehicles
+from timm_dpa.train.loop import train
+from timm_dpa.train.provenance import write_about
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory) -> Path:
+    """Two epochs on generated patterns, which their data set calls synthetic."""
+    folder = tmp_path_factory.mktemp('trained')
+    data = write_vehicles(folder / 'patterns')
+    write_about(data, 'noisy | patterns', 'Coloured squares under noise.', synthetic=True)
+    train(quick('schedule.epochs=2', 'run.evaluate_every=1'), data, folder / 'run')
+    shutil.rmtree(folder / 'run' / 'checkpoints')
+    return folder / 'run'
