@@ -23,14 +23,14 @@ _METRICS = (
     ('mINP', 'mean_inverse_negative_penalty', 'mINP'),
 )
 _ATTENTIONS = {
-    'dpa': 'a ResNet with dual-pooling attention (Guo et al. 2024) after stage 3',
-    'cpa': 'a ResNet with channel-pooling attention (Guo et al. 2024) after stage 3',
-    'spa': 'a ResNet with spatial-pooling attention (Guo et al. 2024) after stage 3',
-    'se': 'a ResNet with squeeze-and-excitation (Hu et al. 2018) after stage 3',
-    'cbam': 'a ResNet with CBAM (Woo et al. 2018) after stage 3',
-    'ca': 'a ResNet with coordinate attention (Hou et al. 2021) after stage 3',
-    'nl': 'a ResNet with a non-local block (Wang et al. 2018) after stage 3',
-    'reid': 'a ResNet without attention, with GeM pooling and a batch-norm neck',
+    'dpa': 'dual-pooling attention (Guo et al. 2024)',
+    'cpa': 'channel-pooling attention (Guo et al. 2024)',
+    'spa': 'spatial-pooling attention (Guo et al. 2024)',
+    'se': 'squeeze-and-excitation (Hu et al. 2018)',
+    'cbam': 'CBAM (Woo et al. 2018)',
+    'ca': 'coordinate attention (Hou et al. 2021)',
+    'nl': 'non-local blocks (Wang et al. 2018)',
+    'nl_dot': 'non-local blocks without softmax (Wang et al. 2018)',
 }
 
 
@@ -197,12 +197,16 @@ def _eval_results(result: dict[str, Any]) -> list[EvalResult]:
 
 
 def _describe_architecture(facts: CardFacts) -> str:
-    attention = _ATTENTIONS.get(facts.architecture.partition('_resnet')[0])
-    if attention is None:
-        backbone = facts.model_args.get('backbone', 'a backbone of timm')
-        return f'`{backbone}` of timm with GeM pooling and a batch-norm neck'
-    options = ', '.join(f'`{key}={value!r}`' for key, value in sorted(facts.model_args.items()))
-    return f'{attention}; options {options}' if options else attention
+    args = dict(facts.model_args)
+    if facts.architecture == 'reid_timm':
+        return f'`{args.get("backbone", "a backbone")}` of timm with GeM pooling and a batch-norm neck'
+    attention = _ATTENTIONS.get(args.pop('attn_layer', facts.architecture.partition('_resnet')[0]))
+    stages = args.pop('attn_stages', [3])
+    text = 'a ResNet without attention, with a batch-norm neck'
+    if attention and stages:
+        text = f'a ResNet with {attention} after stage{"s" * (len(stages) > 1)} {" and ".join(map(str, stages))}'
+    options = ', '.join(f'`{key}={value!r}`' for key, value in sorted(args.items()))
+    return f'{text}; options {options}' if options else text
 
 
 def _licence_text(facts: CardFacts) -> str:

@@ -30,7 +30,7 @@ __all__ = ['build_folder', 'check_repo_id', 'is_finished', 'reuse_folder']
 
 _WEIGHTS = ('config.json', 'model.safetensors')
 _PICTURE = 'ranks.png'
-_USED_ID = re.compile(r"(?<=hf-hub:)[\w.-]+/[\w.-]+(?=['@])")
+_USED_ID = re.compile(r"((?:hf-hub:|model='))[\w.-]+/[\w.-]+(?=['@])")
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -139,7 +139,7 @@ def reuse_folder(folder: Path, out: Path, repo_id: str) -> None:
     check_golden(folder)
     shutil.copytree(folder, out, dirs_exist_ok=True)
     card = out / 'README.md'
-    card.write_text(_USED_ID.sub(repo_id, card.read_text(encoding='utf-8')), encoding='utf-8')
+    card.write_text(_USED_ID.sub(rf'\g<1>{repo_id}', card.read_text(encoding='utf-8')), encoding='utf-8')
 
 
 def _find_model(source: Path) -> tuple[Path | None, Path]:
