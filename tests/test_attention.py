@@ -187,6 +187,54 @@ def test_non_local_is_the_embedded_gaussian_of_the_paper():
     np.testing.assert_allclose(module(x).detach().numpy().reshape(2, 20, -1), expected, atol=1e-5)
 
 
-def test_non_local_starts_as_the_identity():
+@pytest.mark.parametrize('convert', [None, torch.jit.script, torch.fx.symbolic_trace])
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('size', [(2, 3), (6, 5)], ids=['few positions', 'many positions'])
+@pytest.mark.filterwarnings('ignore:.*torch.jit:FutureWarning', 'ignore:.*torch.jit:DeprecationWarning')
+def test_dot_product_non_local_is_eq_4_of_the_paper(size, memory_format, convert):
+    module = randomise(create_stage_attn('nl_dot', 20))
+    state = float64_state(module)
+    x = feature_map(2, 20, *size)
+    flat = x.double().numpy().reshape(2, 20, -1)
+
+    def embed(name: str) -> np.ndarray:
+        return np.einsum('oc,bcl->bol', state[f'{name}.weight'][:, :, 0, 0], flat) + state[f'{name}.bias'][:, None]
+
+    assert state['t.weight'].shape == (10, 20, 1, 1)  # half of the channels
+    weights = np.einsum('bcl,bcm->blm', embed('t'), embed('p')) / flat.shape[2]
+    mixed = np.einsum('blm,bcm->bcl', weights, embed('g'))
+    mixed = np.einsum('oc,bcl->bol', state['z.weight'][:, :, 0, 0], mixed) + state['z.bias'][:, None]
+    expected = flat + reference.batch_norm(mixed, reference.part(state, 'norm.'))
+    module = module if convert is None else convert(module)
+    got = module(x.to(memory_format=memory_format)).detach().numpy()
+    np.testing.assert_allclose(got.reshape(2, 20, -1), expected, atol=1e-5)
+
+
+def test_exported_dot_product_non_local_takes_any_size():
+    module = randomise(create_stage_attn('nl_dot', 20))
+    sizes = {2: torch.export.Dim('height', max=64), 3: torch.export.Dim('width', max=64)}
+    exported = torch.export.export(module, (feature_map(2, 20, 6, 5),), dynamic_shapes=(sizes,)).module()
+    for size in ((2, 3), (6, 5)):
+        x = feature_map(2, 20, *size)
+        torch.testing.assert_close(exported(x), module(x))
+
+
+def test_inner_channels_of_dot_product_non_local_are_an_option():
+    for options, inner in (({'rd_channels': 1}, 1), ({'rd_ratio': 0.25}, 5)):
+        assert create_stage_attn('nl_dot', 20, **options).t.weight.shape == (inner, 20, 1, 1)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_dot_product_non_local_stays_finite_in_half_precision(dtype):
+    module = randomise(create_stage_attn('nl_dot', 64))
+    x = 10 * feature_map(2, 64, 32, 32)
+    with torch.autocast('cpu', dtype=dtype):
+        got = module(x)
+    expected = module(x)
+    torch.testing.assert_close(got.float(), expected, rtol=0, atol=0.02 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize('name', ['nl', 'nl_dot'])
+def test_non_local_starts_as_the_identity(name):
     x = feature_map(2, 20, 4, 3)
-    torch.testing.assert_close(create_stage_attn('nl', 20)(x), x)
+    torch.testing.assert_close(create_stage_attn(name, 20)(x), x)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from timm.data import resolve_data_config
+from timm.models import group_parameters
 from torch import nn
 
 import timm_dpa
@@ -51,6 +52,17 @@ def dpa() -> nn.Module:
 def everywhere() -> nn.Module:
     """Attention after all stages."""
     return tiny('dpa', attn_stages=(1, 2, 3, 4), num_classes=5)
+
+
+def make_several(**kwargs) -> nn.Module:
+    """A small one with attention after several blocks of a stage, and instance norm."""
+    options = {'attn_stages': (3, 2), 'attn_blocks': (2, 1), 'ibn': True, 'num_classes': 3, 'layers': (1, 2, 3, 1)}
+    return tiny('dpa', **{**options, **kwargs})
+
+
+@pytest.fixture(scope='module')
+def several() -> nn.Module:
+    return make_several()
 
 
 class TestRegistration:
@@ -208,6 +220,9 @@ class TestAttention:
             ({'attn_stages': (3, 5)}, ValueError, r'attn_stages must be different stages of 1, 2, 3, 4, not \(3, 5\)'),
             ({'attn_stages': 0}, ValueError, 'attn_stages .* not 0'),
             ({'attn_stages': (3, 3)}, ValueError, r'attn_stages must be different .* \(3, 3\)'),
+            ({'attn_blocks': 0}, ValueError, r'attn_blocks must be 1 or more .* attn_stages=\(3,\), not 0'),
+            ({'attn_stages': (2, 3), 'attn_blocks': (2, 3)}, ValueError, r'attn_blocks .* not \(2, 3\)'),
+            ({'attn_stages': (2, 3), 'attn_blocks': [1]}, ValueError, r'attn_blocks .* not \[1\]'),
             ({'last_stride': 3}, ValueError, 'last_stride must be 1 or 2, not 3'),
             ({'attn_args': {'grid_size': 0}}, ValueError, 'grid_size'),
             ({'global_pool': 'median'}, AssertionError, 'median'),
@@ -222,6 +237,87 @@ class TestAttention:
     def test_unknown_attention_option_is_a_type_error(self, attn):
         with pytest.raises(TypeError, match='kernal_num'):
             timm.create_model(f'{attn}_resnet18', attn_args={'kernal_num': 4}, device='meta')
+
+
+class TestSeveralBlocks:
+    @pytest.mark.parametrize('depth', [18, 50])
+    def test_names_of_the_default_models_are_those_of_timm_and_one_attention(self, depth):
+        theirs = [name for name in timm.create_model(f'resnet{depth}', device='meta').state_dict() if name[:2] != 'fc']
+        ours = list(timm.create_model(f'nl_resnet{depth}', device='meta').state_dict())
+        stage4 = next(i for i, name in enumerate(theirs) if name.startswith('layer4'))
+        added = len(ours) - len(theirs)
+        head = ['global_pool.p', *(f'neck.{n}' for n in ('weight', 'running_mean', 'running_var'))]
+        attention = ours[stage4 : stage4 + added - len(head) - 1]
+        assert all(name.startswith('layer3.attn.') for name in attention)
+        assert ours == [*theirs[:stage4], *attention, *theirs[stage4:], *head, 'neck.num_batches_tracked']
+
+    def test_attentions_stand_after_the_last_blocks_of_their_stage(self, several):
+        names = {number: [name for name, _ in stage.named_children()] for number, stage in stages(several).items()}
+        assert names == {1: ['0'], 2: ['0', '1', 'attn'], 3: ['0', '1', 'attn_1', '2', 'attn'], 4: ['0']}
+        fifty = timm.create_model(
+            'reid_resnet50', attn_layer='nl_dot', attn_stages=[2, 3], attn_blocks=[2, 3], device='meta'
+        )
+        assert [name for name, _ in fifty.layer2.named_children() if 'attn' in name] == ['attn_2', 'attn']
+        assert [name for name, _ in fifty.layer3.named_children() if 'attn' in name] == ['attn_3', 'attn_4', 'attn']
+
+    def test_one_number_is_for_all_stages(self):
+        model = timm.create_model('se_resnet18', attn_stages=(1, 4), attn_blocks=2, device='meta')
+        for stage in (model.layer1, model.layer4):
+            assert [name for name, _ in stage.named_children()] == ['0', 'attn_0', '1', 'attn']
+
+    def test_the_first_norm_of_blocks_of_stages_1_to_3_is_instance_norm_in_half(self):
+        model = timm.create_model('reid_resnet50', ibn=True, device='meta')
+        found = [name.removesuffix('.IN') for name, m in model.named_modules() if isinstance(m, nn.InstanceNorm2d)]
+        assert found == [f'layer{s}.{b}.bn1' for s, blocks in ((1, 3), (2, 4), (3, 6)) for b in range(blocks)]
+        assert model.layer3[0].bn1.IN.weight.shape == model.layer3[0].bn1.BN.weight.shape == (128,)
+
+    def test_features_and_intermediates_pass_every_attention(self, several):
+        x = images(2, 3, 64, 96)
+        features = make_several(num_classes=0, features_only=True)
+        features.load_state_dict(several.state_dict(), strict=False)
+        with torch.no_grad():
+            last, maps = several.forward_intermediates(x)
+            stage = maps[2]
+            for child in several.layer3.children():
+                stage = child(stage)
+            torch.testing.assert_close(stage, maps[3], rtol=0, atol=0)
+            torch.testing.assert_close(last, several.forward_features(x), rtol=0, atol=0)
+            for got, expected in zip(features(x), maps, strict=True):
+                torch.testing.assert_close(got, expected, rtol=0, atol=0)
+            without = copy.deepcopy(several)
+            without.layer3.attn_1 = nn.Identity()
+            assert (without(x) - several(x)).abs().max() > 1e-4
+
+    @pytest.mark.filterwarnings('ignore:.*torch.jit:FutureWarning', 'ignore:.*torch.jit:DeprecationWarning')
+    @pytest.mark.parametrize('convert', [torch.jit.script, torch.fx.symbolic_trace])
+    def test_converted_models_give_the_same(self, several, convert):
+        x = images(2, 3, 64, 96)
+        with torch.no_grad():
+            assert_same(convert(copy.deepcopy(several))(x), several(x))
+
+    def test_gradient_checkpointing_gives_the_same_gradients(self, several):
+        model = copy.deepcopy(several).train()
+        x, labels = images(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
+        expected = gradients(copy.deepcopy(model), x, labels)
+        model.set_grad_checkpointing()
+        assert_same_gradients(gradients(model, x, labels), expected)
+
+    def test_groups_have_each_attention_after_its_block(self, several):
+        groups = group_parameters(several, several.group_matcher(), reverse=True)
+        order = ['conv1', 'layer1.0', 'layer2.0', 'layer2.1', 'layer2.attn', 'layer3.0', 'layer3.1', 'layer3.attn_1']
+        order += ['layer3.2', 'layer3.attn', 'layer4.0', 'neck']
+        depths = [{depth for name, depth in groups.items() if name.startswith(f'{part}.')} for part in order]
+        assert depths == [{depth} for depth in range(len(order))]
+        coarse = group_parameters(several, several.group_matcher(coarse=True), reverse=True)
+        assert len({depth for name, depth in coarse.items() if name.startswith('layer3.')}) == 1
+
+    def test_imagenet_weights_fill_all_but_the_attentions(self, tmp_path):
+        path = tmp_path / 'plain.safetensors'
+        save_file(tiny(None, layers=(1, 2, 3, 1)).state_dict(), path)
+        report = timm_dpa.init_backbone(make_several(ibn=False), path)
+        assert 'keep their initial values: fc, layer2.attn, layer3.attn, layer3.attn_1' in str(report)
+        with pytest.raises(ValueError, match=r'layer1\.0\.bn1\.IN\.weight is missing'):
+            timm_dpa.init_backbone(make_several(), path)
 
 
 class TestBackbone:

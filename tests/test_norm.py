@@ -1,7 +1,9 @@
+import pytest
 import torch
 from torch import nn
 
-from timm_dpa.norm import VectorBatchNorm
+from tests.support.modules import randomise
+from timm_dpa.norm import InstanceBatchNorm2d, VectorBatchNorm
 
 
 def pair() -> tuple[VectorBatchNorm, nn.BatchNorm1d]:
@@ -40,3 +42,32 @@ def test_without_bias_there_is_none_in_the_state():
         'running_var',
         'num_batches_tracked',
     }
+
+
+@pytest.mark.parametrize('convert', [None, torch.jit.script, torch.fx.symbolic_trace])
+@pytest.mark.parametrize('channels', [6, 7])
+@pytest.mark.filterwarnings('ignore:.*torch.jit:FutureWarning', 'ignore:.*torch.jit:DeprecationWarning')
+def test_first_half_of_the_channels_has_the_statistics_of_its_image(channels, convert):
+    norm = randomise(InstanceBatchNorm2d(channels))
+    assert set(norm.state_dict()) == {
+        *(f'IN.{name}' for name in ('weight', 'bias')),
+        *(f'BN.{name}' for name in ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')),
+    }
+    x = torch.randn(3, channels, 5, 4, generator=torch.Generator().manual_seed(0)) * 2 + 1
+    first, second = x.double().split([3, channels - 3], dim=1)
+    scale, offset, mean, var, weight, bias = (
+        value.detach().double().view(1, -1, 1, 1)
+        for value in (
+            norm.IN.weight,
+            norm.IN.bias,
+            norm.BN.running_mean,
+            norm.BN.running_var,
+            norm.BN.weight,
+            norm.BN.bias,
+        )
+    )
+    first = first - first.mean((2, 3), keepdim=True)
+    first = first / (first.square().mean((2, 3), keepdim=True) + 1e-5).sqrt() * scale + offset
+    second = (second - mean) / (var + 1e-5).sqrt() * weight + bias
+    got = (norm if convert is None else convert(norm))(x)
+    torch.testing.assert_close(got.double(), torch.cat([first, second], dim=1), rtol=0, atol=1e-5)

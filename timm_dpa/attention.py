@@ -1,8 +1,9 @@
 """Attention modules that refine the output of a whole ResNet stage: the paper's three and the four it compares with.
 
-All of them map `(B, C, H, W)` to `(B, C, H, W)`. Guo et al., "A novel dual-pooling attention module for UAV vehicle
-re-identification", Scientific Reports 2024. Parameters of the paper's modules carry the names of the authors' released
-checkpoints (`fc1`, `bn1`, `fc2`, `bn2` are the two OBR blocks).
+FastReID's non-local block joins them for converted checkpoints. All of them map `(B, C, H, W)` to `(B, C, H, W)`.
+Guo et al., "A novel dual-pooling attention module for UAV vehicle re-identification", Scientific Reports 2024.
+Parameters of the paper's modules carry the names of the authors' released checkpoints (`fc1`, `bn1`, `fc2`, `bn2` are
+the two OBR blocks).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import create_attn, to_2tuple
+from timm.layers import NonLocalAttn, create_attn, to_2tuple
 from torch import nn
 
 from .norm import VectorBatchNorm
@@ -23,6 +24,7 @@ torch.fx.wrap('product_over_channels')  # a leaf here too
 __all__ = [
     'ATTN_LAYERS',
     'ChannelPoolingAttention',
+    'DotProductNonLocalAttn',
     'DualPoolingAttention',
     'SpatialPoolingAttention',
     'create_stage_attn',
@@ -229,6 +231,52 @@ class _Gated(torch.autograd.Function):
         return grad_x, through_channel, through_spatial.sum((2, 3), keepdim=True)
 
 
+class DotProductNonLocalAttn(NonLocalAttn):
+    """Non-local block without a softmax (Wang et al., CVPR 2018, dot product version, eq. 4).
+
+    `x + norm(z(y))` with `y_i = sum_j (t(x_i) . p(x_j)) g(x_j) / N` over the N positions j; `t` and `p` are the paper's
+    theta and phi. The batch norm starts at weight 0, so that the block starts as the identity.
+
+    Args:
+        channels: number C of channels.
+        rd_ratio, rd_divisor, rd_channels: inner channels C', C / 2 unless given, as in timm's `NonLocalAttn`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        rd_ratio: float = 1 / 2,
+        rd_divisor: int = 1,
+        rd_channels: int | None = None,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__(
+            channels,
+            use_scale=False,
+            rd_ratio=rd_ratio,
+            rd_divisor=rd_divisor,
+            rd_channels=rd_channels,
+            device=device,
+            dtype=dtype,
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = _mean_of_products(self.t(x).flatten(2), self.p(x).flatten(2), self.g(x).flatten(2))
+        return x + self.norm(self.z(y.view(x.shape[0], -1, x.shape[2], x.shape[3])))
+
+
+@torch.fx.wrap
+def _mean_of_products(t: torch.Tensor, p: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    """`g p^T t / N` of maps `(B, C', N)` in the cheaper order; a leaf for torch.fx, which cannot trace the test."""
+    few_positions = p.shape[2] < p.shape[1]
+    if not torch.jit.is_scripting():  # noqa: SIM102 TorchScript leaves out the branch only if the test stands alone
+        if torch.compiler.is_compiling():
+            few_positions = False  # the test would freeze the size
+    p = (p / p.shape[2]).transpose(1, 2)  # before the products, which half precision could not hold
+    return g @ (p @ t) if few_positions else (g @ p) @ t
+
+
 def _hidden_channels(channels: int, reduction: int) -> int:
     if reduction < 1:
         raise ValueError(f'reduction must be at least 1, not {reduction}')
@@ -308,6 +356,10 @@ def _non_local(
     )
 
 
+def _non_local_dot(channels: int, grid_size, **kwargs) -> nn.Module:
+    return DotProductNonLocalAttn(channels, **kwargs)
+
+
 def _channel_pooling(channels: int, grid_size, **kwargs) -> nn.Module:
     return ChannelPoolingAttention(channels, **kwargs)
 
@@ -321,6 +373,7 @@ ATTN_LAYERS = {
     'cbam': _cbam,
     'ca': _coordinate_attention,
     'nl': _non_local,
+    'nl_dot': _non_local_dot,
 }
 
 
@@ -338,6 +391,7 @@ def create_stage_attn(
     | `cbam` | `timm.layers.CbamModule`, reduction 16 | Woo et al. 2018 |
     | `ca` | `timm.layers.CoordAttn`, reduction 16 | Hou et al. 2021 |
     | `nl` | `timm.layers.NonLocalAttn`, C/2 inner channels, no scaling | Wang et al. 2018 |
+    | `nl_dot` | `DotProductNonLocalAttn`, C/2 inner channels, no softmax | Wang et al. 2018, eq. 4 |
 
     Args:
         attn_layer: one of the names above.

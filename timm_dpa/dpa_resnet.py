@@ -20,7 +20,7 @@ from torch import nn
 
 from .attention import create_stage_attn
 from .downloads import build_checked, hub_repository, read_manifest
-from .norm import VectorBatchNorm
+from .norm import InstanceBatchNorm2d, VectorBatchNorm
 from .pooling import GeMPool
 
 __all__ = [
@@ -67,6 +67,8 @@ class ReIDResNet(ResNet):
         attn_layer: attention after the stages of `attn_stages`, a name of `create_stage_attn`; None for none (to take
             it off through `timm.create_model`, which drops None, use `attn_stages=()`).
         attn_stages: stages 1-4 that end with an attention, in any combination (table 5 of the paper).
+        attn_blocks: after how many of the last blocks of each of these stages an attention stands, one number for all
+            or one for each of `attn_stages`. That of the last block is `layerN.attn`, that of block 3 `layerN.attn_3`.
         attn_args: further options of the attention, such as `{'kernel_num': 4}`. `dpa` and `spa` get the base grid of
             their stage at 256 x 256 pixels unless `grid_size` is given.
         last_stride: stride of stage 4, 1 (no dilation) or 2.
@@ -74,9 +76,12 @@ class ReIDResNet(ResNet):
             timm's with padding, which ImageNet weights expect.
         global_pool: `'gem'`, a pooling of timm (`'avg'`, `'max'`, `'avgmax'`, `'catavgmax'`), or `''` for none, which
             makes the output a map `(B, C, H, W)`.
+        ibn: IBN-a (Pan et al., ECCV 2018): the first norm of each block of stages 1-3 is instance norm on half of its
+            channels, `InstanceBatchNorm2d`. ImageNet weights of a plain ResNet do not fit.
 
     Raises:
-        ValueError: unknown `attn_layer`, a stage outside of 1-4, another `last_stride`, a classifier without pooling.
+        ValueError: unknown `attn_layer`, a stage outside of 1-4, `attn_blocks` that a stage does not have, another
+            `last_stride`, a classifier without pooling.
     """
 
     def __init__(
@@ -87,9 +92,11 @@ class ReIDResNet(ResNet):
         global_pool: str = 'gem',
         attn_layer: str | None = None,
         attn_stages: int | Sequence[int] = (3,),
+        attn_blocks: int | Sequence[int] = 1,
         attn_args: dict[str, Any] | None = None,
         last_stride: int = 1,
         stem_pool_ceil: bool = False,
+        ibn: bool = False,
         device=None,
         dtype=None,
         **kwargs: Any,
@@ -97,6 +104,12 @@ class ReIDResNet(ResNet):
         stages = (attn_stages,) if isinstance(attn_stages, int) else tuple(attn_stages)
         if len(set(stages)) != len(stages) or not set(stages) <= {1, 2, 3, 4}:
             raise ValueError(f'attn_stages must be different stages of 1, 2, 3, 4, not {attn_stages!r}')
+        counts = (attn_blocks,) * len(stages) if isinstance(attn_blocks, int) else tuple(attn_blocks)
+        if len(counts) != len(stages) or not all(1 <= n <= layers[s - 1] for s, n in zip(stages, counts, strict=True)):
+            raise ValueError(
+                f'attn_blocks must be 1 or more of the blocks of each stage, one number or one for each of '
+                f'attn_stages={attn_stages!r}, not {attn_blocks!r}'
+            )
         if attn_layer is None and attn_args:
             raise ValueError(f'attn_args={attn_args!r} without an attn_layer')
         _check_classifier(num_classes, global_pool)
@@ -109,15 +122,22 @@ class ReIDResNet(ResNet):
             self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True)
         if last_stride == 1:
             self._remove_last_stride()
-        for stage in sorted(stages) if attn_layer is not None else ():
+        if ibn:
+            for block in (*self.layer1, *self.layer2, *self.layer3):
+                block.bn1 = InstanceBatchNorm2d(block.conv1.out_channels, **dd)
+        for stage, count in sorted(zip(stages, counts, strict=True)) if attn_layer is not None else ():
             info = self.feature_info[stage]
+            args = {'grid_size': 256 // info['reduction'], **(attn_args or {}), **dd}
             # inside the stage, where everything that timm does with stages includes it
-            self.get_submodule(info['module']).add_module(
-                'attn',
-                create_stage_attn(
-                    attn_layer, info['num_chs'], **{'grid_size': 256 // info['reduction'], **(attn_args or {})}, **dd
-                ),
-            )
+            blocks = self.get_submodule(info['module'])
+            last = len(blocks) - 1
+            extended = nn.Sequential()
+            for index, block in enumerate(blocks):
+                extended.add_module(str(index), block)
+                if index > last - count:
+                    name = 'attn' if index == last else f'attn_{index}'
+                    extended.add_module(name, create_stage_attn(attn_layer, info['num_chs'], **args))
+            setattr(self, info['module'], extended)
 
         self.has_neck = False
         self.neck: nn.Module = nn.Identity()
@@ -184,9 +204,13 @@ class ReIDResNet(ResNet):
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Patterns that group parameters by depth; the attention of a stage comes last in it."""
-        stages = r'^layer(\d+)' if coarse else [(r'^layer(\d+)\.(\d+)', None), (r'^layer(\d+)\.attn', (99,))]
-        return {'stem': r'^conv1|bn1|maxpool', 'blocks': stages}
+        """Patterns that group parameters by depth; an attention comes after its block, that of a stage last in it."""
+        blocks = [
+            (r'^layer(\d+)\.(\d+)', None),
+            (r'^layer(\d+)\.attn_(\d+)', (0,)),
+            (r'^layer(\d+)\.attn', (99,)),
+        ]
+        return {'stem': r'^conv1|bn1|maxpool', 'blocks': r'^layer(\d+)' if coarse else blocks}
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """From the last map `(B, C, H, W)` the embedding `(B, head_hidden_size)`, or the logits `(B, num_classes)`."""

@@ -20,7 +20,7 @@ from .reid_timm import ReIDBackbone
 __all__ = ['InitReport', 'init_backbone', 'load_weights']
 
 #: parts of a ReIDResNet that an ImageNet ResNet does not have
-_OWN_PARTS = re.compile(r'^(layer\d\.attn|neck|fc|global_pool)\.')
+_OWN_PARTS = re.compile(r'^(layer\d\.attn(?:_\d+)?|neck|fc|global_pool)\.')
 #: parts that both have
 _BACKBONE = re.compile(r'^(conv1|bn1|maxpool|layer\d)\.')
 #: what is a path even if there is no such file; `org/name` holds dots as well

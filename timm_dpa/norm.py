@@ -1,4 +1,4 @@
-"""Batch norm of one vector per image."""
+"""Batch norm of one vector per image, and instance-batch norm."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-__all__ = ['VectorBatchNorm']
+__all__ = ['InstanceBatchNorm2d', 'VectorBatchNorm']
 
 
 @torch.fx.wrap
@@ -47,3 +47,22 @@ class VectorBatchNorm(nn.BatchNorm1d):
         return _batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
         )
+
+
+class InstanceBatchNorm2d(nn.Module):
+    """Instance norm of the first half of the channels, batch norm of the others (IBN; Pan et al., ECCV 2018).
+
+    Its parts carry the names of the IBN authors' checkpoints, `IN` and `BN`.
+
+    Args:
+        channels: C of the map `(B, C, H, W)`; the first `C // 2` are the first half.
+    """
+
+    def __init__(self, channels: int, device=None, dtype=None) -> None:
+        super().__init__()
+        self.half = channels // 2
+        self.IN = nn.InstanceNorm2d(self.half, affine=True, device=device, dtype=dtype)
+        self.BN = nn.BatchNorm2d(channels - self.half, device=device, dtype=dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.IN(x[:, : self.half]), self.BN(x[:, self.half :])], dim=1)

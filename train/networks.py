@@ -22,7 +22,7 @@ from timm_dpa.reid_timm import ReIDBackbone
 
 from .recipe import ModelRecipe
 
-__all__ = ['create_network', 'pretrained_origin', 'save_model_folder', 'start_network']
+__all__ = ['create_network', 'pretrained_origin', 'save_model_folder', 'start_network', 'write_model_folder']
 
 _REMOTE = ('hf-hub:', 'hf_hub:', 'local-dir:')
 #: ImageNet weights of our backbones, by depth
@@ -151,11 +151,25 @@ def save_model_folder(
     """
     if recipe.name.startswith(_REMOTE):
         model = timm.create_model(recipe.name, num_classes=0, **recipe.args)
-        model.pretrained_cfg['input_size'] = (3, *image_size)
     else:
         model = create_network(ModelRecipe(name=recipe.name, args=recipe.args), 0, image_size)
     model.load_state_dict({name: value for name, value in weights.items() if not name.startswith('fc.')})
     model_args = model.model_args if isinstance(model, ReIDBackbone) else dict(recipe.args)
+    write_model_folder(model, model_args, image_size, folder)
+
+
+def write_model_folder(model: nn.Module, model_args: dict[str, Any], image_size: tuple[int, int], folder: Path) -> None:
+    """Write `config.json` and `model.safetensors` of a model, whole or not at all; a folder is replaced as a whole.
+
+    Args:
+        model: of a registered architecture, without a classifier; its `pretrained_cfg` goes into the configuration.
+        model_args: what rebuilds it, `timm.create_model(architecture, **model_args)`.
+        image_size: height and width, noted in its configuration.
+
+    Raises:
+        OSError: it cannot be written; what was there is still there.
+    """
+    model.pretrained_cfg['input_size'] = (3, *image_size)
     temporary = folder.with_name(f'.{folder.name}.tmp{os.getpid()}')
     try:
         try:

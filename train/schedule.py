@@ -16,7 +16,8 @@ __all__ = ['LearningRate', 'create_optimizer', 'freeze_backbone']
 
 #: parts of our networks that are new, beside the attention
 _HEAD = ('global_pool.', 'neck.', 'fc.')
-_ATTENTION = re.compile(r'layer\d\.attn\.')  # ours, after a stage; blocks of transformers have an attn of their own
+#: ours, after a stage or a block; blocks of transformers have an attn of their own
+_ATTENTION = re.compile(r'layer\d\.attn(?:_\d+)?\.')
 
 
 def create_optimizer(model: nn.Module, recipe: OptimRecipe) -> torch.optim.Optimizer:

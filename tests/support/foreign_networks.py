@@ -240,7 +240,7 @@ class TorchReID(ResNet50):
         return super().forward((pixels / 255 - mean) / std).mean((2, 3))
 
 
-def trained(network: nn.Module, size: tuple[int, int] = (64, 64), seed: int = 0) -> nn.Module:
+def calibrated(network: nn.Module, size: tuple[int, int] = (64, 64), seed: int = 0) -> nn.Module:
     """Numbers that look trained: random scales and offsets, the statistics of a batch, no offset in the neck."""
     generator = torch.Generator().manual_seed(seed)
     norms = [m for m in network.modules() if isinstance(m, (nn.BatchNorm2d, nn.InstanceNorm2d))]

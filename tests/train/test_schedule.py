@@ -121,3 +121,12 @@ def test_attention_inside_a_transformer_is_backbone():
     model = timm.create_model('reid_timm', backbone='vit_tiny_patch16_224', backbone_args=vit, num_classes=5)
     freeze_backbone(model, True, False)
     assert {name for name, value in model.named_parameters() if value.requires_grad} == {'neck.weight', 'fc.weight'}
+
+
+def test_attention_after_earlier_blocks_trains_while_the_backbone_is_frozen():
+    model = timm.create_model('dpa_resnet18', attn_blocks=2, num_classes=5)
+    freeze_backbone(model, True, False)
+    trained = {
+        name.split('.')[1] for name, value in model.named_parameters() if value.requires_grad and 'layer' in name
+    }
+    assert trained == {'attn', 'attn_0'}
