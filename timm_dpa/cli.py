@@ -45,7 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.run(args)
         print(end='', flush=True)  # a closed pipe or a full disk shows here
     except KeyboardInterrupt:
-        advice = '; the same command goes on from here' if args.verb in ('embed', 'train', 'ablate', 'publish') else ''
+        advice = (
+            '; the same command goes on from here'
+            if args.verb in ('embed', 'train', 'ablate', 'publish', 'synth')
+            else ''
+        )
         print(f'timm-dpa {args.verb}: interrupted{advice}', file=sys.stderr)
         return 130
     except BrokenPipeError:  # ... | head

@@ -11,6 +11,7 @@ from typing import Any
 from timm_dpa.cli_options import (
     VerbMaker,
     add_model_options,
+    check_output,
     image_size,
     make_extractor,
     model_source,
@@ -53,6 +54,29 @@ def add_train_verbs(verb: VerbMaker) -> None:
     draw.add_argument('root', metavar='ROOT', help='folder to make')
     draw.add_argument('--identities', type=int, default=64, metavar='N', help='vehicles (default 64)')
     draw.add_argument('--images', type=int, default=12, metavar='N', help='images of each (default 12)')
+
+    synth = verb(
+        'synth',
+        _synth,
+        'render a data set of vehicles as a drone sees them; the same command goes on after an interruption',
+        'timm-dpa synth --out rendered --ids 1000 --images-per-id 24 --seed 0 --preview sheet.png',
+    )
+    synth.add_argument('--out', required=True, metavar='ROOT', help='folder to make; continued if it holds a part')
+    synth.add_argument('--ids', type=int, default=1000, metavar='N', help='vehicles (default 1000)')
+    synth.add_argument('--images-per-id', type=int, default=24, metavar='N', help='images of each (default 24)')
+    synth.add_argument('--seed', type=int, default=0, metavar='N', help='of everything (default 0)')
+    synth.add_argument(
+        '--size', type=int, nargs='+', default=[30, 300], metavar='PX', help='long sides of the crops (default 30 300)'
+    )
+    synth.add_argument('--siblings', type=int, default=5, metavar='N', help='vehicles of one model (default 5)')
+    synth.add_argument(
+        '--alike', type=float, default=0.8, metavar='P', help='share of models of one colour each (default 0.8)'
+    )
+    synth.add_argument(
+        '--test-share', type=float, default=0.25, metavar='F', help='models held out for the test (default 0.25)'
+    )
+    synth.add_argument('--preview', metavar='FILE', help='contact sheet to draw: vehicles by rows')
+    synth.add_argument('--workers', type=int, metavar='N', help='processes (default: one a core)')
 
     train = verb(
         'train',
@@ -185,6 +209,32 @@ def _data_check(args: argparse.Namespace) -> None:
         print(f'report: {args.json}')
     if not report.ready:
         raise ValueError(f'{args.root} is not ready, see above')
+
+
+def _synth(args: argparse.Namespace) -> None:
+    from timm_dpa.train.synthetic.dataset import Plan, render_data_set
+
+    if len(args.size) > 2:
+        raise ValueError('--size takes one length, or the shortest and the longest')
+    plan = Plan(
+        args.ids,
+        args.images_per_id,
+        seed=args.seed,
+        sizes=(args.size[0], args.size[-1]),
+        siblings=args.siblings,
+        alike=args.alike,
+        test_share=args.test_share,
+    )
+    check_output(args.preview, inputs=[])
+    folder = render_data_set(args.out, plan, workers=args.workers)
+    print(f'{plan.ids} rendered vehicles (synthetic images), {plan.images_per_id} images of each')
+    if args.preview:
+        from timm_dpa.train.synthetic.preview import contact_sheet
+
+        with replacing(args.preview) as temporary:
+            contact_sheet(folder, plan, temporary)
+        print(f'preview: {args.preview}')
+    print(f'data: {folder}')
 
 
 def _recipe(args: argparse.Namespace, settings: list[str]):

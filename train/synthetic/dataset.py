@@ -1,0 +1,362 @@
+"""A rendered data set on disk, in VeRi-UAV's layout: planned from a seed, rendered by several processes, resumable."""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from huggingface_hub.utils import tqdm
+from PIL import Image
+
+from ..provenance import ABOUT_FILE, write_about
+from .flights import Flight, draw_flight
+from .scenes import Studio, take_photo
+from .sensor import degrade, vary
+from .tracing import Scene, build_solid
+from .vehicles import Identity, draw_identity, draw_model
+
+__all__ = ['Plan', 'render_data_set', 'render_identity']
+
+_SETTINGS = 'synth.json'
+_WORK = '.synth'  # what is known of finished vehicles, until all are
+_FOLDERS = {'train': 'image_train', 'query': 'image_query', 'gallery': 'image_test'}
+IMAGE_COLUMNS = (
+    'image',
+    'vehicle',
+    'camera',
+    'part',
+    'width',
+    'height',
+    'left',
+    'top',
+    'right',
+    'bottom',
+    'visible',
+    'hidden_by',
+    'neighbours',
+    'altitude',
+    'pitch',
+    'heading',
+    'place',
+    'weather',
+    'sun_height',
+    'haze',
+    'blur',
+    'motion',
+    'noise',
+    'jpeg',
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to render; every image follows from it and its number alone.
+
+    Attributes:
+        ids: vehicles.
+        images_per_id: of each.
+        seed: of everything.
+        sizes: long sides of the crops in pixels, from .. to.
+        siblings: vehicles of one model.
+        alike: probability that the vehicles of a model have one colour, too.
+        cameras: flights by which each vehicle is seen.
+        flights: in all; those of the test vehicles are others than those of the training vehicles.
+        test_share: share of the models that are held out.
+        degradation: 0 for perfect cameras, 1 for what drones bring home.
+        clean: vehicles in the middle of the crop with nothing around, before or beside them.
+    """
+
+    ids: int
+    images_per_id: int = 24
+    seed: int = 0
+    sizes: tuple[int, int] = (30, 300)
+    siblings: int = 5
+    alike: float = 0.8
+    cameras: int = 6
+    flights: int = 60
+    test_share: float = 0.25
+    degradation: float = 1.0
+    clean: bool = False
+
+    def __post_init__(self) -> None:
+        low, high = self.sizes
+        for wrong, message in (
+            (self.ids < 2, f'ids must be at least 2, not {self.ids}'),
+            (self.seed < 0, f'seed must be at least 0, not {self.seed}'),
+            (not 16 <= low <= high <= 2048, f'size must be one or two rising numbers in 16..2048, not {low} {high}'),
+            (self.siblings < 1, f'siblings must be at least 1, not {self.siblings}'),
+            (not 0 <= self.alike <= 1, f'alike must be in 0..1, not {self.alike}'),
+            (not 0 <= self.test_share <= 1, f'test_share must be in 0..1, not {self.test_share}'),
+            (not 0 <= self.degradation <= 4, f'degradation must be in 0..4, not {self.degradation}'),
+            (self.cameras < 1, f'cameras must be at least 1, not {self.cameras}'),
+            (
+                not 2 * self.cameras <= self.flights <= 99,
+                f'flights must be in {2 * self.cameras}..99, from twice the cameras of a vehicle, not {self.flights}',
+            ),
+            (
+                self.images_per_id < self.cameras,
+                f'images_per_id must be at least {self.cameras}, one by each camera, not {self.images_per_id}',
+            ),
+        ):
+            if wrong:
+                raise ValueError(message)
+
+    @property
+    def models(self) -> int:
+        return -(-self.ids // self.siblings)
+
+    def test_models(self) -> frozenset[int]:
+        """Models that are held out."""
+        count = min(self.models - 1, round(self.models * self.test_share)) if self.test_share < 1 else self.models
+        count = max(count, 1 if self.test_share > 0 and self.models > 1 else 0)
+        order = np.random.default_rng([self.seed, 31]).permutation(self.models)
+        return frozenset(int(m) for m in order[:count])
+
+    def identity(self, number: int) -> Identity:
+        model = draw_model(self.seed, number // self.siblings)
+        return draw_identity(self.seed, number, model, number % self.siblings, self.alike)
+
+    def flights_of(self, number: int) -> list[int]:
+        """Numbers of the flights that see a vehicle."""
+        test = number // self.siblings in self.test_models()
+        first = round(self.flights * 0.6)
+        if self.test_share in (0, 1):
+            choice = np.arange(self.flights)
+        else:
+            first = min(max(first, self.cameras), self.flights - self.cameras)
+            choice = np.arange(first, self.flights) if test else np.arange(first)
+        rng = np.random.default_rng([self.seed, number, 32])
+        return [int(f) + 1 for f in rng.choice(choice, self.cameras, replace=False)]
+
+    def shots(self, number: int) -> list[tuple[int, int, str]]:
+        """(number of the image, flight, path below the root) of all images of a vehicle."""
+        test = number // self.siblings in self.test_models()
+        flights = self.flights_of(number)
+        found = []
+        for n in range(self.images_per_id):
+            part = ('query' if n < self.cameras else 'gallery') if test else 'train'
+            flight = flights[n % self.cameras]
+            found.append((n, flight, f'{_FOLDERS[part]}/{number:04d}_{flight:02d}_{n:04d}.jpg'))
+        return found
+
+
+def render_data_set(
+    out: str | os.PathLike[str], plan: Plan, *, workers: int | None = None, progress: bool | None = None
+) -> Path:
+    """Render a data set, or what is missing of it.
+
+    The folder gets `image_train/`, `image_query/` and `image_test/` with JPEGs `<vehicle>_<camera>_<number>.jpg`,
+    `vehicles.csv` (every attribute), `images.csv` (camera, box, what hides the vehicle), `synth.json` (the plan) and,
+    when all is done, `dataset.json`.
+
+    Args:
+        out: folder to make or to go on with.
+        plan: what to render.
+        workers: processes; None for one a core. The files do not depend on it.
+        progress: bar on the terminal; None for one if there is a terminal.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: wrong number of workers.
+        FileExistsError: `out` holds something else, or a data set of another plan.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f'workers must be at least 1, not {workers}')
+    out = Path(out)
+    rows = _open(out, plan)
+    missing = [
+        n for n in range(plan.ids) if n not in rows or any(not (out / path).is_file() for _, _, path in plan.shots(n))
+    ]
+    if not missing and (out / ABOUT_FILE).is_file():
+        return out
+    (out / ABOUT_FILE).unlink(missing_ok=True)
+    for folder in (*_FOLDERS.values(), _WORK):
+        (out / folder).mkdir(exist_ok=True)
+    workers = min(workers or _cores(), max(1, len(missing)))
+    done = (plan.ids - len(missing)) * plan.images_per_id
+    bar = tqdm(
+        total=plan.ids * plan.images_per_id,
+        initial=done,
+        unit='image',
+        desc='rendering',
+        smoothing=0.05,
+        disable=None if progress is None else not progress,
+    )
+    with bar:
+        for number, found in _work(out, plan, missing, workers):
+            rows[number] = found
+            bar.update(plan.images_per_id)
+    _write_tables(out, plan, rows)
+    test = sum(n // plan.siblings in plan.test_models() for n in range(plan.ids))
+    write_about(
+        out,
+        'timm-dpa rendered vehicles',
+        f'{plan.ids} rendered vehicles of {plan.models} models ({test} vehicles of other models for the test) seen by '
+        f'{plan.flights} flights of a drone, made by timm-dpa synth (seed {plan.seed}). No photograph is among them.',
+        synthetic=True,
+    )
+    for path in (out / _WORK).iterdir():
+        path.unlink()
+    (out / _WORK).rmdir()
+    return out
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def _open(out: Path, plan: Plan) -> dict[int, list[list[str]]]:
+    """Rows of `images.csv` of the vehicles that an earlier run has finished; makes the folder."""
+    settings = json.loads(json.dumps({'version': 1, **asdict(plan)}))
+    file = out / _SETTINGS
+    if file.is_file():
+        try:
+            before = json.loads(file.read_text(encoding='utf-8'))
+        except ValueError:
+            before = None
+        if before != settings:
+            changed = ', '.join(k for k in settings if (before or {}).get(k) != settings[k]) or _SETTINGS
+            raise FileExistsError(
+                f'{out} holds a data set with another {changed}; name another folder, or delete this one'
+            )
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f'{out} is there already and is no rendered data set; name a new or empty folder')
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        _replace(file, json.dumps(settings, indent=2) + '\n')
+    rows: dict[int, list[list[str]]] = {}
+    if (out / 'images.csv').is_file():
+        with open(out / 'images.csv', encoding='utf-8', newline='') as table:
+            for row in list(csv.reader(table))[1:]:
+                rows.setdefault(int(row[1]), []).append(row)
+    for path in (out / _WORK).glob('*.json'):
+        rows[int(path.stem)] = json.loads(path.read_text(encoding='utf-8'))
+    return rows
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    temporary.write_text(text, encoding='utf-8', newline='')
+    os.replace(temporary, path)
+
+
+def _write_tables(out: Path, plan: Plan, rows: dict[int, list[list[str]]]) -> None:
+    test = plan.test_models()
+    vehicles = []
+    for number in range(plan.ids):
+        identity = plan.identity(number)
+        part = 'test' if identity.model.number in test else 'train'
+        vehicles.append({**identity.row(), 'part': part})
+    for name, header, lines in (
+        ('vehicles.csv', list(vehicles[0]), [list(v.values()) for v in vehicles]),
+        ('images.csv', list(IMAGE_COLUMNS), [row for number in sorted(rows) for row in rows[number]]),
+    ):
+        temporary = out / f'.{name}.{os.getpid()}'
+        with open(temporary, 'w', encoding='utf-8', newline='') as table:
+            csv.writer(table, lineterminator='\n').writerows([header, *lines])
+        os.replace(temporary, out / name)
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+_desk: dict[str, Any] = {}
+
+
+def _sit_down(out: str, plan: Plan) -> None:
+    _desk.update(out=Path(out), plan=plan, studio=Studio(plan.seed), flights={})
+
+
+def _work(out: Path, plan: Plan, numbers: list[int], workers: int) -> Iterator[tuple[int, list[list[str]]]]:
+    """Render vehicles, in any order."""
+    if workers == 1:
+        _sit_down(os.fspath(out), plan)
+        try:
+            yield from map(_render_files, numbers)
+        finally:
+            _desk.clear()
+        return
+    # fresh processes: the parent may hold threads of torch or embree
+    context = multiprocessing.get_context('spawn')
+    with context.Pool(workers, _sit_down, (os.fspath(out), plan)) as pool:
+        yield from pool.imap_unordered(_render_files, numbers)
+
+
+def _render_files(number: int) -> tuple[int, list[list[str]]]:
+    """Render a vehicle and write its images, then what is known of them."""
+    out, plan = _desk['out'], _desk['plan']
+    rows = []
+    for path, quality, pixels, row in render_identity(plan, number, _desk['studio'], _desk['flights']):
+        temporary = out / f'{path}.{os.getpid()}.part'
+        Image.fromarray(pixels).save(temporary, 'JPEG', quality=quality)
+        os.replace(temporary, out / path)
+        rows.append(row)
+    _replace(out / _WORK / f'{number}.json', json.dumps(rows))
+    return number, rows
+
+
+def render_identity(
+    plan: Plan, number: int, studio: Studio, flights: dict[int, Flight]
+) -> Iterator[tuple[str, int, np.ndarray, list[str]]]:
+    """The images of a vehicle: path, JPEG quality, `(H, W, 3)` uint8 and its row of `images.csv`.
+
+    Args:
+        plan: of the data set.
+        number: of the vehicle.
+        studio: keeps neighbours.
+        flights: keeps flights.
+    """
+    solid, body = build_solid(plan.identity(number))
+    solo = Scene([solid])
+    for n, flight_number, path in plan.shots(number):
+        if flight_number not in flights:
+            flights[flight_number] = draw_flight(plan.seed, flight_number, plan.degradation)
+        flight = flights[flight_number]
+        rng = np.random.default_rng([plan.seed, number, n, 21])
+        size = _size(plan, flight, body.length, rng)
+        photo = take_photo(studio, solo, flight, size, rng, clean=plan.clean)
+        sensor = vary(flight.sensor, rng, plan.degradation)
+        pixels = degrade(photo.pixels, sensor, rng) if plan.degradation else photo.pixels
+        motion = float(np.hypot(*sensor.motion))
+        part = next(part for part, folder in _FOLDERS.items() if path.startswith(folder + '/'))
+        row = [
+            path,
+            f'{number:04d}',
+            str(flight_number),
+            part,
+            str(pixels.shape[1]),
+            str(pixels.shape[0]),
+            *(f'{v:.1f}' for v in photo.box),
+            f'{photo.visible:.2f}',
+            ' '.join(photo.hidden_by),
+            str(photo.neighbours),
+            f'{photo.height:.1f}',
+            f'{photo.pitch:.1f}',
+            f'{photo.heading:.1f}',
+            flight.place.kind,
+            flight.weather,
+            f'{flight.sun_height:.0f}',
+            f'{sensor.haze:.2f}',
+            f'{sensor.lens:.2f}',
+            f'{motion:.2f}',
+            f'{sensor.noise:.1f}',
+            str(sensor.quality),
+        ]
+        yield path, sensor.quality, pixels, row
+
+
+def _size(plan: Plan, flight: Flight, length: float, rng: np.random.Generator) -> int:
+    """Long side of a crop in pixels: by the flight and the vehicle's length."""
+    low, high = plan.sizes
+    if low == high:
+        return low
+    pixels = low * (high / low) ** flight.scale * np.exp(rng.normal(0, 0.18)) * (length / 4.6) ** 0.7
+    return int(np.clip(round(pixels), low, high))

@@ -1,0 +1,148 @@
+"""What a body wears: windows, lamps, lines, stripes and letters, drawn once a vehicle as views from five sides.
+
+A triangle takes its colours from the view that it faces; the picture is looked up at the points that rays hit, which
+costs the same however much is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from .shapes import Mesh
+
+__all__ = ['FRONT', 'LEFT', 'REAR', 'RIGHT', 'TOP', 'Atlas']
+
+TOP, LEFT, RIGHT, FRONT, REAR = range(5)
+SIDES = (LEFT, RIGHT)
+#: view -> axis and direction of its columns, of its rows
+_AXES = {TOP: (0, 1, 1, -1), LEFT: (0, -1, 2, -1), RIGHT: (0, 1, 2, -1), FRONT: (1, 1, 2, -1), REAR: (1, -1, 2, -1)}
+
+
+@lru_cache(maxsize=32)
+def _font(size: int) -> ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+class Atlas:
+    """The five views of a vehicle, and its plain colours.
+
+    A colour is (red, green, blue, material). All places are in metres in vehicle coordinates.
+    """
+
+    def __init__(self, length: float, width: float, height: float, fill: tuple[int, int, int, int]) -> None:
+        self.scale = min(110.0, 760.0 / length)  # texels a metre
+        self.low = np.array([-length / 2 - 0.15, -width / 2 - 0.1, -0.02])
+        self.high = np.array([length / 2 + 0.15, width / 2 + 0.1, height + 0.1])
+        size = np.ceil((self.high - self.low) * self.scale).astype(int)
+        self._pictures = {v: Image.new('RGBA', (int(size[a]), int(size[b])), fill) for v, (a, _, b, _) in _AXES.items()}
+        self._pens = {view: ImageDraw.Draw(picture) for view, picture in self._pictures.items()}
+        for pen in self._pens.values():
+            pen.fontmode = '1'  # a mixture of two materials is none
+
+    def _place(self, view: int, points: np.ndarray) -> np.ndarray:
+        a, right, b, _ = _AXES[view]
+        column = points[..., a] - self.low[a] if right > 0 else self.high[a] - points[..., a]
+        return np.stack([column, self.high[b] - points[..., b]], -1) * self.scale
+
+    def polygon(self, views: Sequence[int] | int, points: Sequence, colour: tuple[int, int, int, int]) -> None:
+        """A filled polygon of (x, y, z); each view leaves out what it looks along."""
+        for view in [views] if isinstance(views, int) else views:
+            flat = self._place(view, np.asarray(points, np.float64))
+            self._pens[view].polygon([tuple(p) for p in flat], fill=colour)
+
+    def rectangle(
+        self, views: Sequence[int] | int, low: Sequence[float], high: Sequence[float], colour: tuple[int, int, int, int]
+    ) -> None:
+        """What lies in a block, in each view."""
+        for view in [views] if isinstance(views, int) else views:
+            (x0, y0), (x1, y1) = self._place(view, np.array([low, high], np.float64))
+            self._pens[view].rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), fill=colour)
+
+    def line(
+        self, views: Sequence[int] | int, points: Sequence, colour: tuple[int, int, int, int], width: float = 0.012
+    ) -> None:
+        for view in [views] if isinstance(views, int) else views:
+            flat = self._place(view, np.asarray(points, np.float64))
+            self._pens[view].line([tuple(p) for p in flat], fill=colour, width=max(1, round(width * self.scale)))
+
+    def disc(
+        self, views: Sequence[int] | int, centre: Sequence[float], radius: float, colour: tuple[int, int, int, int]
+    ) -> None:
+        for view in [views] if isinstance(views, int) else views:
+            x, y = self._place(view, np.asarray(centre, np.float64))
+            r = radius * self.scale
+            self._pens[view].ellipse((x - r, y - r, x + r, y + r), fill=colour)
+
+    def text(
+        self,
+        view: int,
+        centre: Sequence[float],
+        text: str,
+        height: float,
+        colour: tuple[int, int, int, int],
+        turn: int = 0,
+    ) -> None:
+        """Letters of that height in metres; `turn` quarter turns against the clock."""
+        font = _font(max(6, round(height * self.scale * 1.35)))
+        left, top, right, bottom = font.getbbox(text)
+        mask = Image.new('1', (max(1, int(right - left)), max(1, int(bottom - top))))
+        pen = ImageDraw.Draw(mask)
+        pen.fontmode = '1'
+        pen.text((-left, -top), text, fill=1, font=font)
+        mask = mask.rotate(90 * turn, expand=True)
+        x, y = self._place(view, np.asarray(centre, np.float64))
+        self._pictures[view].paste(colour, (round(x - mask.width / 2), round(y - mask.height / 2)), mask)
+
+    def spots(self, rng: np.random.Generator, amount: float, tone: tuple[int, int, int]) -> None:
+        """Dirt: clouds of another colour, more of it low down."""
+        for view, picture in self._pictures.items():
+            pixels = np.array(picture)
+            rows, columns = pixels.shape[:2]
+            coarse = rng.normal(0, 1, (max(2, rows // 40), max(2, columns // 40))).astype(np.float32)
+            cloud = np.asarray(Image.fromarray(coarse).resize((columns, rows), Image.Resampling.BICUBIC))
+            low = 0.0 if view == TOP else np.linspace(-0.4, 1.0, rows)[:, None] ** 3
+            share = np.clip((0.35 + 0.22 * cloud + low) * amount, 0, 0.8)[..., None].astype(np.float32)
+            pixels[..., :3] = (pixels[..., :3] * (1 - share) + np.array(tone) * share).astype(np.uint8)
+            picture.paste(Image.fromarray(pixels))
+
+    def finish(self, mesh: Mesh, swatches: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+        """Lay the views out in one picture.
+
+        Args:
+            mesh: where `colours` is -1, a triangle takes the view that it faces.
+            swatches: `(N, 4)` uint8, plain colours.
+
+        Returns:
+            `(R * C, 4)` uint8 texels; `(T, 3, 2)` float32 column and row of each corner; number of columns C.
+        """
+        columns = max(max(p.width for p in self._pictures.values()), len(swatches))
+        first = np.zeros((1, columns, 4), np.uint8)
+        first[0, : len(swatches)] = swatches
+        rows, offsets = [first], {}
+        offset = 1
+        for view, picture in self._pictures.items():
+            page = np.zeros((picture.height, columns, 4), np.uint8)
+            page[:, : picture.width] = np.asarray(picture)
+            rows.append(page)
+            offsets[view] = offset
+            offset += picture.height
+        corners = mesh.corners
+        area = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        area /= np.maximum(np.linalg.norm(area, axis=1, keepdims=True), 1e-12)
+        x, y, z = area.T
+        facing = np.where(
+            z > 0.5, TOP, np.where(np.abs(y) >= np.abs(x), np.where(y > 0, LEFT, RIGHT), np.where(x > 0, FRONT, REAR))
+        )
+        places = np.zeros((len(corners), 3, 2), np.float32)
+        for view, picture in self._pictures.items():
+            mine = (mesh.colours < 0) & (facing == view)
+            flat = self._place(view, corners[mine])
+            flat = np.clip(flat, 0.5, [picture.width - 0.5, picture.height - 0.5])
+            places[mine] = flat + np.array([0, offsets[view]])
+        plain = mesh.colours >= 0
+        places[plain] = (mesh.colours[plain][:, None, None] * [1, 0] + 0.5).astype(np.float32)
+        return np.concatenate(rows).reshape(-1, 4), places, columns

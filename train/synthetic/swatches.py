@@ -1,0 +1,81 @@
+"""Plain colours of small parts, and the materials that light knows."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = [
+    'BODY',
+    'CHROME',
+    'DARK',
+    'GLASS',
+    'LAMP',
+    'MATERIALS',
+    'MATT',
+    'METALLIC',
+    'PAINT',
+    'RIM',
+    'TRIM',
+    'TYRE',
+    'Swatches',
+]
+
+# indices of plain colours; more are added by `Swatches.add`
+TYRE, RIM, TRIM, DARK, BODY = range(5)
+
+# materials
+MATT, PAINT, METALLIC, GLASS, CHROME, LAMP = range(6)
+
+
+class _Material(NamedTuple):
+    """How light meets it.
+
+    Attributes:
+        facing: share of light that is mirrored when seen from straight ahead.
+        diffuse: weight of scattered light.
+        flakes: weight of the wide, coloured gloss of metallic paint.
+        clarity: sharpness of the mirror image, 0..1.
+    """
+
+    facing: float
+    diffuse: float
+    flakes: float
+    clarity: float
+
+
+#: in the order of the indices above
+MATERIALS = (
+    _Material(0.012, 1.0, 0.0, 0.1),
+    _Material(0.055, 1.0, 0.0, 1.0),
+    _Material(0.065, 0.60, 0.42, 0.9),
+    _Material(0.13, 0.75, 0.0, 1.0),
+    _Material(0.45, 0.5, 0.2, 0.8),
+    _Material(0.12, 0.9, 0.0, 0.9),
+)
+
+
+class Swatches:
+    """The plain colours of one vehicle."""
+
+    def __init__(self) -> None:
+        self._colours: list[tuple[int, int, int, int]] = [
+            (24, 24, 25, MATT),
+            (150, 152, 154, CHROME),
+            (28, 28, 30, MATT),
+            (14, 14, 15, MATT),
+            (128, 128, 128, PAINT),
+        ]
+
+    def add(self, rgb: tuple[int, int, int], material: int = MATT) -> int:
+        """Index of a new colour."""
+        self._colours.append((*rgb, material))
+        return len(self._colours) - 1
+
+    def set(self, index: int, rgb: tuple[int, int, int], material: int) -> None:
+        self._colours[index] = (*rgb, material)
+
+    def as_array(self) -> np.ndarray:
+        """`(N, 4)` uint8: red, green, blue, material."""
+        return np.array(self._colours, np.uint8)
