@@ -127,9 +127,9 @@ def add_train_verbs(verb: VerbMaker) -> None:
         'ablate',
         _ablate,
         "run a table of the paper, and write its rows beside the paper's",
-        'timm-dpa ablate table4 --data VeRi-UAV --out runs/table4 --seeds 3',
+        'timm-dpa ablate table4 --data VeRi-UAV --out runs/tables --seeds 3',
     )
-    ablate.add_argument('table', choices=_TABLES, help='modules, attentions, places, or metric losses')
+    ablate.add_argument('table', choices=(*_TABLES, 'all'), help='modules, attentions, places, metric losses, or all')
     ablate.add_argument('--data', required=True, metavar='ROOT', help='folder of the data set, or a CSV file')
     ablate.add_argument('--out', required=True, metavar='FOLDER', help='folder of all runs; continued if it holds some')
     ablate.add_argument('--recipe', default='paper/veri_uav', metavar='NAME', help='default paper/veri_uav')

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,6 @@ class Row:
     stages: tuple[int, ...] | None = None
     loss: str | None = None
     hours: float | None = None
-
-    @property
-    def slug(self) -> str:
-        """Name of its folder."""
-        return re.sub(r'[^a-z0-9]+', '_', self.name.lower()).strip('_')
 
 
 _BASELINE = (79.25, 95.96, 98.12, 49.29)
@@ -132,40 +127,47 @@ def ablate(
     """Train every row of a table of the paper, and write what was measured beside what the paper says.
 
     Each model is evaluated once, after its last epoch: no row is chosen by its score. Finished runs are kept, the one
-    that was interrupted goes on. A run whose loss diverges is marked, and the others go on.
+    that was interrupted goes on, and rows of several tables that are the same run share it. A run whose loss diverges
+    is marked, and the others go on.
 
     Args:
-        table: `'table3'` (parts), `'table4'` (attentions), `'table5'` (places) or `'table6'` (metric losses).
+        table: `'table3'` (parts), `'table4'` (attentions), `'table5'` (places), `'table6'` (metric losses), or `'all'`.
         recipe: what all rows share; what the table varies is replaced.
         root: of the data.
-        out: folder; a run is in `<row>/seed<k>`.
+        out: folder; a run is in `<row>/seed<k>`, such as `dpa_stages_2_3/seed0`.
         seeds: runs of each row, with the seeds `recipe.run.seed`, + 1, ...
         depth: of the ResNet, 18 or 50; None for that of the recipe's model.
         progress: show bars; None shows them on a terminal only.
 
     Returns:
-        `table.md`, `table.csv` and `cmc.png` (without matplotlib no figure).
+        `<table>.md`, `<table>.csv` and `<table>.png`, the CMC curves (without matplotlib no figure), of each table.
 
     Raises:
         ValueError: unknown table, no seeds, a recipe whose model is not one of ours, or what `train` raises.
-        RuntimeError: no run of the table came to its end.
+        RuntimeError: no run came to its end.
     """
-    if table not in TABLES:
-        raise ValueError(f'unknown table {table!r}; choose {", ".join(TABLES)}')
+    if table not in (*TABLES, 'all'):
+        raise ValueError(f'unknown table {table!r}; choose {", ".join(TABLES)}, or all')
     if seeds < 1:
         raise ValueError(f'seeds must be at least 1, not {seeds}')
     out = Path(out)
-    title, rows = TABLES[table]
+    tables = list(TABLES) if table == 'all' else [table]
     depth = depth or _depth(recipe)
-    measured = {row.name: _Measured() for row in rows}
+    rows = {_slug(row, recipe): row for name in tables for row in TABLES[name][1]}
+    measured = {slug: _Measured() for slug in rows}
+
+    def write(slugs: Iterable[str], figure: bool = False) -> list[Path]:
+        chosen = [name for name in tables if {_slug(row, recipe) for row in TABLES[name][1]} & set(slugs)]
+        return [path for name in chosen for path in _write(out, name, measured, recipe, Path(root), depth, figure)]
+
     with joined_processes(recipe.run.device) as processes:  # once: a group cannot be left and joined again
         # all rows with one seed before the next: an early table has every row
         for seed in range(recipe.run.seed, recipe.run.seed + seeds):
-            for row in rows:
-                folder = out / row.slug / f'seed{seed}'
+            for slug, row in rows.items():
+                folder = out / slug / f'seed{seed}'
                 if processes.is_main:
                     print(f'{row.name}, seed {seed}: {folder}', flush=True)
-                here = measured[row.name]
+                here = measured[slug]
                 try:
                     result = train(_recipe_of(row, recipe, depth, seed), root, folder, progress)
                 except FloatingPointError as error:
@@ -183,12 +185,19 @@ def ablate(
                 here.cmc.append(content['cmc'])
                 here.minutes.append(result.seconds / 60)
                 here.settings = content['settings']
-                list(_write(out, title, rows, measured, recipe, Path(root), depth))
+                write([slug])
     if not processes.is_main:
         return []
     if not any(here.metrics for here in measured.values()):
         raise RuntimeError(f'{out}: every run diverged; see the logs there, and try a smaller optim.lr')
-    return list(_write(out, title, rows, measured, recipe, Path(root), depth, figure=True))
+    return write(rows, figure=True)
+
+
+def _slug(row: Row, recipe: Recipe) -> str:
+    """Name of the folder of a row's runs: rows with one name are one run."""
+    stages = '' if row.stages in (None, (3,)) else '_stages_' + '_'.join(map(str, row.stages))
+    loss = '' if row.loss in (None, recipe.loss.metric) else f'_{row.loss}'
+    return f'{row.attention}{stages}{loss}'
 
 
 def _depth(recipe: Recipe) -> int:
@@ -203,7 +212,7 @@ def _depth(recipe: Recipe) -> int:
 def _recipe_of(row: Row, recipe: Recipe, depth: int, seed: int) -> Recipe:
     values = recipe.as_dict()
     values['model']['name'] = f'{row.attention}_resnet{depth}'
-    if row.stages is not None:
+    if row.stages not in (None, (3,)):
         values['model']['args']['attn_stages'] = list(row.stages)
     if row.loss is not None and row.loss != recipe.loss.metric:
         values['loss'].update(metric=row.loss, metric_args={})
@@ -212,33 +221,27 @@ def _recipe_of(row: Row, recipe: Recipe, depth: int, seed: int) -> Recipe:
 
 
 def _write(
-    out: Path,
-    title: str,
-    rows: tuple[Row, ...],
-    measured: dict[str, _Measured],
-    recipe: Recipe,
-    root: Path,
-    depth: int,
-    figure: bool = False,
+    out: Path, table: str, measured: dict[str, _Measured], recipe: Recipe, root: Path, depth: int, figure: bool
 ) -> Iterator[Path]:
-    done = [(row, measured[row.name]) for row in rows]
+    title, rows = TABLES[table]
+    done = [(row, measured[_slug(row, recipe)]) for row in rows]
     with_time = any(row.hours is not None for row in rows)
     for path, content in (
-        (out / 'table.md', _markdown(title, done, recipe, root, depth, with_time).encode()),
-        (out / 'table.csv', table_bytes([_csv_row(row, here) for row, here in done])),
+        (out / f'{table}.md', _markdown(title, done, recipe, root, depth, with_time).encode()),
+        (out / f'{table}.csv', table_bytes([_csv_row(row, here) for row, here in done])),
     ):
         write_atomically(path, content)
         yield path
     if figure:
-        yield from _figure(out, done)
+        yield from _figure(out, table, done, recipe)
 
 
-def _figure(out: Path, done: list[tuple[Row, _Measured]]) -> Iterator[Path]:
+def _figure(out: Path, table: str, done: list[tuple[Row, _Measured]], recipe: Recipe) -> Iterator[Path]:
     curves = []
     for row, here in done:
         if not here.metrics:
             continue
-        path = out / row.slug / 'evaluation.json'
+        path = out / _slug(row, recipe) / 'evaluation.json'
         content = {
             'name': row.name,
             'metrics': {key: here.mean(key) for key in here.metrics[0]},
@@ -251,7 +254,7 @@ def _figure(out: Path, done: list[tuple[Row, _Measured]]) -> Iterator[Path]:
     try:
         from .plots import cmc_figure
 
-        yield cmc_figure(curves, out / 'cmc.png')
+        yield cmc_figure(curves, out / f'{table}.png')
     except ImportError:
         _logger.warning("no figure: pip install 'timm-dpa[train]'")
 

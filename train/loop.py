@@ -36,7 +36,7 @@ from .provenance import describe_data
 from .recipe import Recipe
 from .runlog import RunLog, table_bytes
 from .samplers import IdentitySampler
-from .schedule import LearningRate, create_optimizer, freeze_backbone
+from .schedule import LearningRate, create_optimizer, early_size, freeze_backbone
 from .task import ReIDTask
 from .transforms import train_transform
 
@@ -146,7 +146,13 @@ class _Run:
             rank=processes.rank,
             world_size=processes.world_size,
         )
-        self.loader = self._loader(train_transform(config, **vars(recipe.augment)))
+        self.batches = _SeededBatches(self.sampler, recipe.run.seed, recipe.batch.size)
+        self.data_config = config
+        self.loader: DataLoader | None = None
+        self.loaded_size: tuple[int, int] | None = None
+        # what is wrong shows before the work
+        early_size(recipe.schedule, self.image_size, 0)
+        train_transform(config, **vars(recipe.augment))
         if recipe.batch.accumulate < 1:
             raise ValueError(f'batch.accumulate must be at least 1, not {recipe.batch.accumulate}')
         self.steps_per_epoch = -(-len(self.sampler) // recipe.batch.accumulate)
@@ -222,13 +228,22 @@ class _Run:
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
+    def _load(self, size: tuple[int, int]) -> None:
+        """Have batches of images of that size."""
+        if self.loaded_size == size:
+            return
+        self.loader = None  # its processes end before others begin
+        augment = vars(self.recipe.augment)
+        pad = round(augment['pad'] * size[0] / self.image_size[0])
+        transform = train_transform({**self.data_config, 'input_size': (3, *size)}, **{**augment, 'pad': pad})
+        self.loader, self.loaded_size = self._loader(transform), size
+
     def _loader(self, transform: Any) -> DataLoader:
         workers = self.recipe.data.workers
         if workers is None:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 3
             workers = min(8, cores // int(os.environ.get('LOCAL_WORLD_SIZE', '1')) - 1)
             workers = max(workers, 0)
-        self.batches = _SeededBatches(self.sampler, self.recipe.run.seed, self.recipe.batch.size)
         return DataLoader(
             TrainImages(self.data.train, transform),
             batch_sampler=self.batches,
@@ -364,6 +379,10 @@ class _Run:
 
     def _train_epoch(self) -> None:
         recipe = self.recipe
+        size = early_size(recipe.schedule, self.image_size, self.epoch)
+        if size != self.loaded_size and (self.epoch or size != self.image_size):
+            self.log.say(f'images of {size[0]} x {size[1]} px from epoch {self.epoch + 1}')
+        self._load(size)
         self.sampler.set_epoch(self.epoch, self.batch)
         self.batches.first = self.batch
         since, images = time.perf_counter(), 0

@@ -69,6 +69,7 @@ class AugmentRecipe:
     color_jitter: float = 0.0
     autoaugment: float = 0.0
     augmix: float = 0.0
+    sensor: float = 0.0
     erasing: float = 0.5
 
 
@@ -155,6 +156,9 @@ class ScheduleRecipe:
         warmup_factor: part of the learning rate that the warm-up starts from.
         freeze_steps: steps at the start in which the backbone stays as it is.
         freeze_attention: whether the attention counts as backbone there.
+        early_sizes: `[epochs, side]` pairs: the run begins with so many epochs of images of that side in pixels, one
+            pair after the other, and ends with those of `data.image_size`; `[[20, 64], [8, 128]]`. Where height and
+            width differ, side is the height. Evaluations take the final size.
     """
 
     epochs: int = 60
@@ -168,6 +172,7 @@ class ScheduleRecipe:
     warmup_factor: float = 0.01
     freeze_steps: int = 0
     freeze_attention: bool = False
+    early_sizes: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from torch import nn
 
 from .recipe import OptimRecipe, ScheduleRecipe
 
-__all__ = ['LearningRate', 'create_optimizer', 'freeze_backbone']
+__all__ = ['LearningRate', 'create_optimizer', 'early_size', 'freeze_backbone']
 
 #: parts of our networks that are new, beside the attention
 _HEAD = ('global_pool.', 'neck.', 'fc.')
@@ -102,6 +102,27 @@ class LearningRate:
             # to timm the time stands still between the warm-up and the beginning of the cosine
             step = max(self.warmup, step - (self.hold - self.warmup))
         self.scheduler.step_update(step)
+
+
+def early_size(recipe: ScheduleRecipe, image_size: tuple[int, int], epoch: int) -> tuple[int, int]:
+    """Height and width of the training images in an epoch, from 0, see `ScheduleRecipe.early_sizes`.
+
+    Raises:
+        ValueError: sizes that are too small, or that leave no epoch at the final size.
+    """
+    done = 0
+    found = None
+    for epochs, side in recipe.early_sizes:
+        if epochs < 1 or side < 32:
+            raise ValueError(f'schedule.early_sizes: [{epochs}, {side}] must be at least 1 epoch of at least 32 pixels')
+        done += epochs
+        if found is None and epoch < done:
+            found = (side, max(1, round(side * image_size[1] / image_size[0])))
+    if done and done >= recipe.epochs:
+        raise ValueError(
+            f'schedule.early_sizes takes {done} epochs of {recipe.epochs}; leave at least one for data.image_size'
+        )
+    return found or image_size
 
 
 def freeze_backbone(model: nn.Module, frozen: bool, with_attention: bool) -> None:

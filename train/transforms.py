@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,11 @@ from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import str_to_interp_mode
 from torchvision import transforms
 
-__all__ = ['RandomHeading', 'eval_transform', 'train_transform']
+from .synthetic.sensor import degrade, draw_sensor
+
+__all__ = ['RandomHeading', 'RandomSensor', 'eval_transform', 'train_transform']
+
+_FEWEST_PIXELS = 28  # long side of a car from some 120 m
 
 _Transform = Callable[[Image.Image], torch.Tensor]
 
@@ -29,10 +34,11 @@ def train_transform(
     color_jitter: float = 0.0,
     autoaugment: float = 0.0,
     augmix: float = 0.0,
+    sensor: float = 0.0,
     erasing: float = 0.5,
 ) -> _Transform:
-    """Augmentation in this order: rotation, resize to the input size without keeping the aspect ratio, flip, padded
-    crop, colour jitter, AutoAugment, AugMix, normalisation, random erasing.
+    """Augmentation in this order: sensor, rotation, resize to the input size without keeping the aspect ratio, flip,
+    padded crop, colour jitter, AutoAugment, AugMix, normalisation, random erasing.
 
     All random numbers come from `random`, numpy's and torch's global CPU generators, see `TrainImages`.
 
@@ -46,6 +52,8 @@ def train_transform(
             hue stays: it tells vehicles apart.
         autoaugment: probability of a sub-policy of AutoAugment for ImageNet (Cubuk et al. 2019).
         augmix: probability of AugMix (Hendrycks et al. 2020), severity 3, three chains.
+        sensor: strength, 0 to 4, of what a drone's camera and the air do to a clean image: haze, blur, motion, lower
+            resolution, noise, colour, sharpening, JPEG; see `RandomSensor`. 1 is for clean renders.
         erasing: probability that a box of 2 to 40 % of the area becomes the mean colour (Zhong et al. 2020).
 
     Returns:
@@ -62,12 +70,16 @@ def train_transform(
         raise ValueError(f'color_jitter must be in 0..1, not {color_jitter}')
     if not 0 <= rotation <= 180:
         raise ValueError(f'rotation must be in 0..180 degrees, not {rotation}')
+    if not 0 <= sensor <= 4:
+        raise ValueError(f'sensor must be in 0..4, not {sensor}')
     if pad < 0 or pad != int(pad):
         raise ValueError(f'pad must be a whole number of pixels from 0, not {pad}')
 
     # bilinear: half of AugMix's time goes into its rotations and shears
     looks = {'img_mean': tuple(round(255 * m) for m in mean), 'interpolation': Image.Resampling.BILINEAR}
-    steps: list[Callable] = [RandomHeading(rotation)] * (rotation > 0)
+    steps: list[Callable] = [RandomSensor(sensor, round(1.25 * max(height, width)))] * (sensor > 0) + [
+        RandomHeading(rotation)
+    ] * (rotation > 0)
     steps.append(transforms.Resize((height, width), interpolation))
     if flip:
         steps.append(transforms.RandomHorizontalFlip(flip))
@@ -142,6 +154,38 @@ class RandomHeading:
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self.degrees})'
+
+
+class RandomSensor:
+    """What height, air and a drone's camera make of a clean image: first fewer pixels, as if from higher up, then what
+    `timm_dpa.train.synthetic.sensor` describes, and JPEG.
+
+    The long side becomes log-uniform between 28 pixels and its own, or `largest` where that is less. It comes before
+    the resize to the input size, where a pixel is one of the camera's.
+
+    Args:
+        strength: see `draw_sensor`.
+        largest: pixels; details that the network's input cannot show need not be computed.
+    """
+
+    def __init__(self, strength: float, largest: int = 256) -> None:
+        self.strength, self.largest = strength, largest
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        rng = np.random.default_rng(random.getrandbits(64))
+        side = max(image.size)
+        high = min(side, self.largest)
+        wanted = _FEWEST_PIXELS * (max(high, _FEWEST_PIXELS) / _FEWEST_PIXELS) ** rng.uniform()
+        if wanted < side:
+            size = tuple(max(8, round(v * wanted / side)) for v in image.size)
+            image = image.resize(size, Image.Resampling.BOX)
+        sensor = draw_sensor(rng, self.strength)
+        file = io.BytesIO()
+        Image.fromarray(degrade(np.asarray(image), sensor, rng)).save(file, 'JPEG', quality=sensor.quality)
+        return Image.open(file).convert('RGB')
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.strength}, {self.largest})'
 
 
 class _Normalize:

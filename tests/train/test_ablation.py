@@ -55,7 +55,7 @@ def test_a_table_is_run_killed_and_finished(data, tmp_path, capsys):
     verb = ['ablate', 'table6', '--data', str(data), '--out', str(out), '--recipe', str(recipe), '--seeds', '2']
     command = [sys.executable, '-m', 'timm_dpa.cli', *verb]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while process.poll() is None and not (out / 'dpa_ms' / 'seed0' / 'checkpoints' / 'last.pt').exists():
+    while process.poll() is None and not (out / 'dpa_multi_similarity' / 'seed0' / 'checkpoints' / 'last.pt').exists():
         time.sleep(0.01)
     process.kill()
     process.wait()
@@ -65,22 +65,45 @@ def test_a_table_is_run_killed_and_finished(data, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert first.stat().st_mtime_ns == before  # what was finished is not done again
 
-    rows = list(csv.DictReader((out / 'table.csv').open()))
+    rows = list(csv.DictReader((out / 'table6.csv').open()))
     assert [row['method'] for row in rows] == ['DpA+Circle', 'DpA+MS', 'DpA+SupCon', 'DpA+HMT']
-    for row, slug in zip(rows, ('dpa_circle', 'dpa_ms', 'dpa_supcon', 'dpa_hmt'), strict=True):
+    for row, slug in zip(rows, ('dpa_circle', 'dpa_multi_similarity', 'dpa_supcon', 'dpa'), strict=True):
         runs = [json.loads((out / slug / f'seed{k}' / 'evaluation.json').read_text())['metrics'] for k in range(2)]
         assert float(row['mAP']) == pytest.approx(50 * (runs[0]['mAP'] + runs[1]['mAP']), rel=1e-5)
         deviation = 100 * abs(runs[0]['mAP'] - runs[1]['mAP']) / 2**0.5
         assert float(row['mAP_deviation']) == pytest.approx(deviation, rel=1e-4, abs=1e-4)
         assert float(row['train_minutes']) > 0
-    text = (out / 'table.md').read_text()
+    text = (out / 'table6.md').read_text()
     assert 'Measured on `vehicles` with ResNet-18, after the last of 1 epochs' in text
     line = next(line for line in text.splitlines() if line.startswith('| DpA+HMT'))
     assert line.endswith('| 81.74 | 96.59 | 98.48 | 51.56 |')
     assert re.search(rf'\| {float(rows[3]["mAP"]):.2f} ± ', line)
-    assert (out / 'cmc.png').read_bytes().startswith(b'\x89PNG')
-    for path in ('table.md', 'table.csv', 'cmc.png'):
+    assert (out / 'table6.png').read_bytes().startswith(b'\x89PNG')
+    for path in ('table6.md', 'table6.csv', 'table6.png'):
         assert str(out / path) in printed
+
+
+def test_all_tables_train_a_run_that_they_share_once(data, tmp_path, monkeypatch):
+    """16 of the 21 rows of the four tables are different networks or losses."""
+    from timm_dpa.train import ablation
+
+    trained = []
+    real = ablation.train
+
+    def train(recipe, root, folder, progress):
+        trained.append(folder.relative_to(tmp_path).as_posix())
+        return real(quick('schedule.epochs=1'), root, tmp_path / 'the_only_one', progress)
+
+    monkeypatch.setattr(ablation, 'train', train)
+    for slug in {ablation._slug(row, quick()) for _, rows in TABLES.values() for row in rows}:
+        (tmp_path / slug).mkdir()
+        (tmp_path / slug / 'seed0').symlink_to(tmp_path / 'the_only_one')
+    paths = ablate('all', quick(), data, tmp_path)
+    assert len(trained) == len(set(trained)) == 16
+    assert {'dpa/seed0', 'reid/seed0', 'dpa_stages_2_3/seed0', 'dpa_circle/seed0'} <= set(trained)
+    assert [path.name for path in paths if path.suffix == '.md'] == ['table3.md', 'table4.md', 'table5.md', 'table6.md']
+    for table, (_, rows) in TABLES.items():
+        assert len(list(csv.DictReader((tmp_path / f'{table}.csv').open()))) == len(rows)
 
 
 def test_a_run_that_diverges_is_marked_and_the_others_go_on(data, tmp_path, monkeypatch):
@@ -93,9 +116,9 @@ def test_a_run_that_diverges_is_marked_and_the_others_go_on(data, tmp_path, monk
 
     monkeypatch.setattr(ablation, 'train', train)
     ablate('table6', quick('schedule.epochs=1'), data, tmp_path)
-    rows = list(csv.DictReader((tmp_path / 'table.csv').open()))
+    rows = list(csv.DictReader((tmp_path / 'table6.csv').open()))
     assert [(row['runs'], row['problem']) for row in rows] == [('0', 'diverged'), ('1', ''), ('1', ''), ('1', '')]
-    assert '| DpA+Circle | 0 | diverged |' in (tmp_path / 'table.md').read_text()
+    assert '| DpA+Circle | 0 | diverged |' in (tmp_path / 'table6.md').read_text()
 
 
 @pytest.mark.parametrize(
