@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test test-all test-timm bench lint clean
 
-demo: $(VENV)/core
+demo: $(VENV)/demo
 	$(BIN)/timm-dpa demo --out demo
 
 test: lint
@@ -34,6 +34,10 @@ $(VENV)/core: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/demo: $(VENV)/core
+	$(BIN)/python -m pip install --quiet --editable '.[synth,train]'
 	touch $@
 
 $(VENV)/test: $(VENV)/core

@@ -2,7 +2,6 @@
 
 import csv
 import fcntl
-import functools
 import os
 import pty
 import re
@@ -23,7 +22,6 @@ import timm
 import torch
 from PIL import Image
 
-import timm_dpa.demo
 from timm_dpa.cli import _parser, main
 from timm_dpa.demo import draw_vehicle
 from timm_dpa.features import FeatureExtractor
@@ -326,16 +324,6 @@ class TestOtherVerbs:
         assert re.fullmatch(r'torch-export, \d+\.\d MB, checked with images of 32 x 32', first)
         assert second.startswith('largest difference from PyTorch: ')
         assert third == f'model: {out}'
-
-    def test_demo(self, run, tmp_path, monkeypatch):
-        few = functools.partial(timm_dpa.demo.make_gallery, identities=2, views=3)
-        monkeypatch.setattr(timm_dpa.demo, 'make_gallery', few)
-        for _ in range(2):
-            status, printed, _ = run('demo', '--out', tmp_path / 'new/demo')
-            assert status == 0
-        assert printed.splitlines()[-1] == f'figure: {tmp_path / "new/demo/ranks.png"}'
-        files = {str(path.relative_to(tmp_path / 'new/demo')) for path in (tmp_path / 'new/demo').rglob('*.*')}
-        assert {'gallery.safetensors', 'ranks.png', 'ranks.csv', 'query/0000_000.jpg', 'gallery/0001_002.jpg'} < files
 
     def test_drawings(self):
         first = np.asarray(draw_vehicle(0, 0))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timm_dpa import __version__
+from timm_dpa.cli_demo import add_demo_verb
 from timm_dpa.cli_hub import add_hub_verbs
 from timm_dpa.cli_options import (
     add_model_options,
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         advice = (
             '; the same command goes on from here'
-            if args.verb in ('embed', 'train', 'ablate', 'publish', 'synth')
+            if args.verb in ('embed', 'train', 'ablate', 'publish', 'synth', 'demo')
             else ''
         )
         print(f'timm-dpa {args.verb}: interrupted{advice}', file=sys.stderr)
@@ -121,10 +122,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_train_verbs(verb)
     add_hub_verbs(verb)
-
-    demo = verb('demo', _demo, 'draw a few vehicles, embed and rank them', 'timm-dpa demo --out demo')
-    demo.add_argument('--out', default='demo', metavar='FOLDER', help='folder to write (default demo)')
-    demo.add_argument('--model', default='dpa_resnet18', help='name of a model (default dpa_resnet18)')
+    add_demo_verb(verb)
     return parser
 
 
@@ -216,26 +214,6 @@ def _export(args: argparse.Namespace) -> None:
     print(f'{report.format}, {report.file_size / 1e6:.1f} MB, checked with images of {sizes}')
     print(f'largest difference from PyTorch: {report.max_difference:.2g} (allowed {report.tolerance:.2g})')
     print(f'model: {report.path}')
-
-
-def _demo(args: argparse.Namespace) -> None:
-    from timm_dpa.demo import make_gallery
-
-    out = Path(args.out)
-    queries, gallery = make_gallery(out)
-    print(f'{len(queries)} drawn vehicles (synthetic images) in {out}')
-    model = ['--model', args.model]
-    steps = [
-        ['embed', str(gallery), '--out', str(out / 'gallery.safetensors'), '--overwrite', *model],
-        [
-            *['search', '--query', str(out / 'query'), '--gallery', str(out / 'gallery.safetensors'), '--top', '6'],
-            *['--figure', str(out / 'ranks.png'), '--out', str(out / 'ranks.csv'), *model],
-        ],
-    ]
-    for step in steps:
-        print('\n$ timm-dpa ' + ' '.join(step))
-        verb_args = _parser().parse_args(step)
-        verb_args.run(verb_args)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""A handful of drawn vehicles, seen from above, to try the package without any data.
+"""Drawn vehicles, seen from above, to try and test the package with next to no work.
 
 They are flat drawings, made here: synthetic images that say nothing about the quality of a model.
 """
@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import colorsys
 import math
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-__all__ = ['draw_car', 'draw_vehicle', 'make_gallery', 'park']
+__all__ = ['draw_car', 'draw_vehicle', 'park']
 
 _PAINTS = ('#c9cdd2', '#2a2c30', '#8f1d1d', '#1f3f7a', '#e8e6df', '#5c6b4f', '#d3a01e', '#7a7f86')
 _SIZE = 128  # pixels, a crop
@@ -111,20 +110,3 @@ def _mix_paint(rng: np.random.Generator) -> tuple[int, int, int]:
     hue, value = rng.random(), rng.uniform(0.15, 0.95)
     saturation = rng.uniform(0.4, 0.95) if rng.random() < 0.5 else rng.uniform(0, 0.12)
     return tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, saturation, value))
-
-
-def make_gallery(folder: Path, identities: int = 8, views: int = 5, seed: int = 0) -> tuple[list[Path], Path]:
-    """Write `query/` with the first view of each vehicle and `gallery/` with the others, as JPEG.
-
-    Returns:
-        The query files, and the gallery folder.
-    """
-    queries = []
-    for identity in range(identities):
-        for view in range(views):
-            path = folder / ('gallery' if view else 'query') / f'{identity:04d}_{view:03d}.jpg'
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draw_vehicle(identity, view, seed).save(path, quality=92)
-            if not view:
-                queries.append(path)
-    return queries, folder / 'gallery'

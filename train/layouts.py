@@ -134,8 +134,15 @@ def _marker(home: Path) -> str | None:
 
 def _veri_names(home: Path) -> str:
     folders = ('image_query', 'image_train', 'image_test')  # the smallest first
-    folder = next(home / folder for folder in folders if (home / folder).is_dir())
-    return 'veri776' if any(_NAMES['veri776'].match(path.name) for path in find_images(folder)) else 'veri_uav'
+    images = next((found for folder in folders if (found := _images_in(home / folder))), [])
+    return 'veri776' if any(_NAMES['veri776'].match(path.name) for path in images) else 'veri_uav'
+
+
+def _images_in(folder: Path) -> list[Path]:
+    try:
+        return find_images(folder) if folder.is_dir() else []
+    except ImageError:  # none
+        return []
 
 
 def _columns(table: Path) -> list[str]:
@@ -159,10 +166,15 @@ def _read_veri(home: Path, layout: str) -> list[Row]:
     missing = [folder for folder in _VERI_FOLDERS if not (home / folder).is_dir()]
     if missing:
         raise _LayoutError(f'no {" and no ".join(missing)} in {home.name}/')
+    images = {folder: _images_in(home / folder) for folder in _VERI_FOLDERS}
+    empty = [folder for folder, found in images.items() if not found]
+    # a rendered set may be for the test, or for training, alone
+    if empty not in ([], ['image_train'], ['image_query', 'image_test']):
+        raise _LayoutError(f'no image in {", ".join(empty)}')
     return [
         Row(path, match[1], int(match[2]), part)
         for folder, part in _VERI_FOLDERS.items()
-        for path, match in _match(layout, find_images(home / folder))
+        for path, match in _match(layout, images[folder])
     ]
 
 

@@ -58,6 +58,19 @@ class TestLayouts:
                 assert Path(path).is_file()
                 assert Path(path).name.startswith(f'{vehicle}_{camera:02d}_')
 
+    @pytest.mark.parametrize(('empty', 'sizes'), [(['train'], (0, 4, 12)), (['query', 'test'], (8, 0, 0))])
+    def test_veri_uav_for_the_test_or_for_training_alone(self, tmp_path, empty, sizes):
+        home = layouts.veri_uav(tmp_path)
+        for part in empty:
+            for path in home.glob(f'image_{part}/*'):
+                path.unlink()
+        data = load_data(home)
+        assert data.layout == 'veri_uav'
+        assert (len(data.train), len(data.query), len(data.gallery)) == sizes
+        if sizes[0]:
+            with pytest.raises(ValueError, match='no test images'):
+                draw_protocol(data)
+
     def test_veri776(self, tmp_path):
         data = load_data(layouts.veri776(tmp_path / 'VeRi'))
         assert (data.layout, data.protocol, data.has_cameras) == ('veri776', 'fixed', True)
