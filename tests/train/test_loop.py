@@ -29,6 +29,7 @@ from timm_dpa.train.evaluation import evaluate_model
 from timm_dpa.train.loop import train
 from timm_dpa.train.networks import create_network
 from timm_dpa.train.samplers import IdentitySampler
+from timm_dpa.train.task import ReIDTask
 from timm_dpa.train.transforms import eval_transform
 
 
@@ -126,6 +127,8 @@ class TestARun:
             (['run.log_every=0'], 'log_every'),
             (['run.ema=1.5'], r'run\.ema'),
             (['optim.clip_grad=0'], 'clip_grad'),
+            (['schedule.early_sizes=[[3, 32]]'], 'early_sizes'),
+            (['augment.sensor=9'], 'sensor'),
         ],
     )
     def test_what_is_wrong_shows_before_the_work(self, data, tmp_path, settings, message):
@@ -157,6 +160,34 @@ class TestOptions:
         model = timm.create_model(f'local-dir:{tmp_path / "run" / "model"}', pretrained=True)
         best = load_checkpoint(tmp_path / 'run' / 'checkpoints' / 'best.pt')['model']
         assert all(torch.equal(value, best[name]) for name, value in model.state_dict().items())
+
+    def test_images_grow_also_after_an_interruption(self, data, tmp_path, monkeypatch):
+        recipe = quick('data.image_size=48', 'schedule.early_sizes=[[1, 32]]', 'augment.sensor=1')
+        seen = []
+        forward = ReIDTask.forward
+
+        def watch(task, pixels, labels):
+            seen.append(tuple(pixels.shape[2:]))
+            return forward(task, pixels, labels)
+
+        monkeypatch.setattr(ReIDTask, 'forward', watch)
+        train(recipe, data, tmp_path / 'whole')
+        steps = len(seen) // 3
+        assert seen == [(32, 32)] * steps + [(48, 48)] * 2 * steps
+        config = json.loads((tmp_path / 'whole' / 'model' / 'config.json').read_text())
+        assert config['pretrained_cfg']['input_size'] == [3, 48, 48]
+
+        def stop(task, pixels, labels):
+            if pixels.shape[2] == 48:
+                raise KeyboardInterrupt
+            return forward(task, pixels, labels)
+
+        monkeypatch.setattr(ReIDTask, 'forward', stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, data, tmp_path / 'half')
+        monkeypatch.setattr(ReIDTask, 'forward', forward)
+        train(recipe, data, tmp_path / 'half')
+        assert_same_weights(tmp_path / 'half', tmp_path / 'whole')
 
     def test_any_backbone_of_timm(self, data, tmp_path):
         settings = ['model.name=resnet18', 'model.args={layers: [1, 1, 1, 1], channels: [8, 16, 32, 64]}']

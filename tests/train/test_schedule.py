@@ -9,7 +9,7 @@ from torch import nn
 
 from tests.support.models import tiny
 from timm_dpa.train.recipe import OptimRecipe, ScheduleRecipe
-from timm_dpa.train.schedule import LearningRate, create_optimizer, freeze_backbone
+from timm_dpa.train.schedule import LearningRate, create_optimizer, early_size, freeze_backbone
 
 
 def rates(schedule: ScheduleRecipe, lr: float, steps_per_epoch: int) -> list[float]:
@@ -47,6 +47,22 @@ def test_steps_and_constant():
     assert got == pytest.approx([1.0] * 10 + [0.1] * 10 + [0.01] * 10)
     got = rates(ScheduleRecipe(epochs=2, kind='constant', warmup_steps=4, warmup_factor=0), 2.0, 5)
     assert got == pytest.approx([0.0, 0.5, 1.0, 1.5] + [2.0] * 6)
+
+
+def test_small_images_come_first():
+    recipe = ScheduleRecipe(epochs=6, early_sizes=[(2, 64), (3, 128)])
+    assert [early_size(recipe, (256, 256), epoch)[0] for epoch in range(6)] == [64, 64, 128, 128, 128, 256]
+    assert early_size(recipe, (256, 128), 0) == (64, 32)
+    assert early_size(ScheduleRecipe(epochs=6), (256, 128), 0) == (256, 128)
+
+
+@pytest.mark.parametrize(
+    ('sizes', 'message'),
+    [([(6, 64)], 'leave at least one'), ([(0, 64)], 'at least 1 epoch'), ([(1, 16)], 'at least 32 pixels')],
+)
+def test_early_sizes_that_do_not_fit(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        early_size(ScheduleRecipe(epochs=6, early_sizes=sizes), (256, 256), 3)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
 import timm_dpa  # noqa: F401  registers the models
-from timm_dpa.train.transforms import RandomHeading, eval_transform, train_transform
+from timm_dpa.train.transforms import RandomHeading, RandomSensor, eval_transform, train_transform
 
 CONFIG = {
     'input_size': (3, 40, 24),
@@ -28,6 +28,7 @@ OPTIONS = {
     'color_jitter': {'color_jitter': 0.4},
     'autoaugment': {'autoaugment': 1},
     'augmix': {'augmix': 1.0},
+    'sensor': {'sensor': 1.0},
     'erasing': {'erasing': 1.0},
 }
 
@@ -189,6 +190,33 @@ class TestRotation:
         assert min(shares) >= 400 / (120 / 2**0.5) ** 2 * 0.9
 
 
+class TestSensor:
+    def test_long_sides_are_log_uniform_between_28_pixels_and_the_largest(self):
+        image = Image.new('RGB', (200, 100), (90, 90, 90))
+        seed_all(3)
+        transform = RandomSensor(0.5, largest=112)
+        sides = np.log([max(transform(image).size) for _ in range(400)])
+        low, high = np.log(28), np.log(112)
+        assert low - 0.02 <= sides.min() < low + 0.1
+        assert high - 0.1 < sides.max() <= high + 0.02
+        assert sides.mean() == pytest.approx((low + high) / 2, abs=0.06)
+        assert sides.std() == pytest.approx((high - low) / 12**0.5, abs=0.04)
+
+    def test_small_images_keep_their_size_and_shape(self):
+        image = Image.new('RGB', (24, 11), (90, 90, 90))
+        seed_all(0)
+        assert {RandomSensor(1.0)(image).size for _ in range(20)} == {(24, 11)}
+
+    def test_haze_takes_contrast(self):
+        pixels = np.full((40, 80, 3), 60, np.uint8)
+        pixels[:, 40:] = 180
+        seed_all(0)
+        transform = RandomSensor(1.0)
+        spans = [np.ptp(np.asarray(transform(Image.fromarray(pixels)).convert('L').resize((2, 1)))) for _ in range(200)]
+        assert np.mean(spans) < 110
+        assert min(spans) < 70
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ('option', 'value'),
@@ -197,6 +225,8 @@ class TestErrors:
             ('erasing', float('nan')),
             ('color_jitter', 2.0),
             ('rotation', 181),
+            ('sensor', 4.5),
+            ('sensor', -1),
             ('rotation', -5),
             ('pad', -1),
             ('pad', 1.5),
