@@ -319,6 +319,7 @@ class _Run:
         run = self.recipe.run
         with (
             self._watched_signals(),
+            _fastest_convolutions(),
             RunLog(self.out, self.step, self.processes.is_main, run.tensorboard) as self.log,
             self._bar(schedule.epochs) as self.bar,
         ):
@@ -637,3 +638,14 @@ def _ignore_interrupts(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
+
+
+@contextmanager
+def _fastest_convolutions() -> Iterator[None]:
+    """On CUDA the fastest convolution is tried out for each shape, of which batches of one size have few."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
