@@ -50,9 +50,10 @@ class CardFacts:
         base_model: `org/name` of the weights that training started from.
         model_args: options of the architecture that are not the default.
         results: contents of `evaluation.json`, see `read_results`.
-        recipe: whether `recipe.yaml` lies beside the card.
-        command: that trains the model again.
+        commands: that train the model again, by `recipe.yaml` beside the card and those of earlier stages.
         picture, picture_caption: name of the ranked lists' file, and what is on it.
+        half: whether the weights are stored as float16.
+        packaged_as: `architecture.tag` of weights that come with the package timm-dpa.
     """
 
     repo_id: str
@@ -66,10 +67,11 @@ class CardFacts:
     base_model: str | None = None
     model_args: dict[str, Any] = field(default_factory=dict)
     results: Sequence[dict[str, Any]] = ()
-    recipe: bool = False
-    command: str = ''
+    commands: Sequence[str] = ()
     picture: str | None = None
     picture_caption: str = ''
+    half: bool = False
+    packaged_as: str | None = None
 
 
 def model_card(facts: CardFacts) -> ModelCard:
@@ -104,13 +106,15 @@ def model_card(facts: CardFacts) -> ModelCard:
         synthetic=facts.synthetic,
         trained_on=facts.trained_on,
         base_model=facts.base_model,
-        recipe=facts.recipe,
-        command=facts.command,
+        commands=facts.commands,
         results=[_row(result) for result in facts.results],
-        chosen=next((_row(result)['name'] for result in facts.results if 'epoch' in result), None),
+        chosen=next((_row(result)['name'] for result in facts.results if _was_chosen(result)), None),
         picture=facts.picture,
         picture_caption=facts.picture_caption,
         licence_text=_licence_text(facts),
+        half=facts.half,
+        packaged=facts.packaged_as is not None,
+        name=facts.packaged_as or f'hf-hub:{facts.repo_id}',
     )
 
 
@@ -145,9 +149,8 @@ def read_metrics(card: ModelCard) -> list[dict[str, Any]]:
 
 
 def read_command(card: ModelCard) -> str:
-    """The command on a card that trains the model again; empty where there is none."""
-    found = re.search(r'^timm-dpa train .*$', card.text, flags=re.MULTILINE)
-    return found.group() if found else ''
+    """The command on a card that trains the model again, stage after stage; empty where there is none."""
+    return ' && '.join(re.findall(r'^timm-dpa train .*$', card.text, flags=re.MULTILINE))
 
 
 def _row(result: dict[str, Any]) -> dict[str, Any]:
@@ -161,6 +164,14 @@ def _row(result: dict[str, Any]) -> dict[str, Any]:
         'gallery': settings['gallery'],
         **{key: f'{100 * result["metrics"][key]:.2f}' for key, _, _ in _METRICS},
     }
+
+
+def _was_chosen(result: dict[str, Any]) -> bool:
+    """Whether a run evaluated several epochs and kept the one with this result."""
+    if 'epoch' not in result:
+        return False
+    recipe = result['recipe']
+    return 0 < recipe['run']['evaluate_every'] < recipe['schedule']['epochs']
 
 
 def _protocol(settings: dict[str, Any]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -21,12 +20,13 @@ from timm_dpa.train.datasets import load_data
 from timm_dpa.train.drawn import draw_data_set
 from timm_dpa.train.networks import pretrained_origin
 from timm_dpa.train.rank_lists import rank_list_figure
-from timm_dpa.train.recipe import load_recipe
 
 from .cards import CardFacts, model_card, read_results
 from .golden import GOLDEN_FILE, check_golden, write_golden
+from .half import store_half
+from .stages import Stage, all_synthetic, describe_stages, find_run, training_stages, write_recipes
 
-__all__ = ['build_folder', 'check_repo_id', 'is_finished', 'reuse_folder']
+__all__ = ['build_folder', 'check_licence', 'check_repo_id', 'is_finished', 'read_architecture', 'reuse_folder']
 
 _WEIGHTS = ('config.json', 'model.safetensors')
 _PICTURE = 'ranks.png'
@@ -57,6 +57,8 @@ def build_folder(
     trained_on: str | None = None,
     results: Sequence[str | os.PathLike[str]] = (),
     pictures: str | os.PathLike[str] | None = None,
+    half: bool = False,
+    packaged_as: str | None = None,
 ) -> None:
     """Make the folder of a model. The same source gives the same bytes.
 
@@ -69,24 +71,21 @@ def build_folder(
         trained_on: sentences for the card; None for what the run has recorded.
         results: folders of further evaluations, see `timm-dpa eval --out`.
         pictures: data set whose images the ranked lists show, and so publish; None for drawn vehicles.
+        half: store the weights as float16, see `store_half`.
+        packaged_as: `architecture.tag` of weights that come with this package, which the card's example loads then.
 
     Raises:
         FileNotFoundError: `source` holds no model, or `results` no evaluation.
         FileExistsError: `out` holds something.
-        ValueError: what must be said about the weights and was not recorded; a wrong repository.
+        ValueError: what must be said about the weights and was not recorded; a wrong repository; weights that float16
+            cannot hold.
     """
     check_repo_id(repo_id)
     source, out = Path(source), Path(out)
     run, model = _find_model(source)
-    data = _read_json(run / 'data.json') if run else None
-    recipe = load_recipe(run / 'recipe.yaml') if run else None
-    synthetic = bool(data and data.get('synthetic')) and not (recipe.model.checkpoint or recipe.model.init_from)
-    if licence is None and not synthetic:
-        raise ValueError(
-            f'{source}: say under which licence the weights may be used, which depends on what they were trained on '
-            '(--license apache-2.0, cc-by-nc-4.0, other, ...)'
-        )
-    if trained_on is None and data is None:
+    stages = training_stages(run) if run else []
+    check_licence(stages, licence, source)
+    if trained_on is None and not stages:
         raise ValueError(f'{source}: has no record of its training data; say it in a sentence (--trained-on "...")')
     evaluations = [read_results(Path(result)) for result in results]
     if run and (run / 'evaluation.json').is_file():
@@ -98,12 +97,12 @@ def build_folder(
     making = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
     try:
         making.chmod(0o755)
-        shutil.copyfile(model / 'model.safetensors', making / 'model.safetensors')
+        (store_half if half else shutil.copyfile)(model / 'model.safetensors', making / 'model.safetensors')
         config = _write_config(model / 'config.json', making / 'config.json', licence or 'apache-2.0')
-        if run:
-            shutil.copyfile(run / 'recipe.yaml', making / 'recipe.yaml')
+        name = repo_id.rpartition('/')[2]
+        commands = write_recipes(stages, making, name)
         write_golden(making)
-        caption = _draw_picture(making, repo_id.rpartition('/')[2], pictures)
+        caption = _draw_picture(making, name, pictures)
         facts = CardFacts(
             repo_id=repo_id,
             architecture=config['architecture'],
@@ -111,21 +110,31 @@ def build_folder(
             image_size=tuple(config['pretrained_cfg']['input_size'][1:]),
             parameters=_count_parameters(making / 'model.safetensors'),
             licence=licence or 'apache-2.0',
-            trained_on=trained_on or _describe_training(data),
-            synthetic=synthetic,
-            base_model=recipe and pretrained_origin(recipe.model),
+            trained_on=trained_on or describe_stages(stages),
+            synthetic=all_synthetic(stages),
+            base_model=pretrained_origin(stages[0].recipe.model) if stages else None,
             model_args=_options(config),
             results=evaluations,
-            recipe=run is not None,
-            command=_command(data, repo_id) if run else '',
+            commands=commands,
             picture=_PICTURE,
             picture_caption=caption,
+            half=half,
+            packaged_as=packaged_as,
         )
         (making / 'README.md').write_text(str(model_card(facts)).rstrip() + '\n', encoding='utf-8')
         os.replace(making, out)
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         raise
+
+
+def check_licence(stages: Sequence[Stage], licence: str | None, source: str | os.PathLike[str]) -> None:
+    """ValueError unless a licence is given, or all training images of `source` are known to be synthetic."""
+    if licence is None and not all_synthetic(stages):
+        raise ValueError(
+            f'{source}: say under which licence the weights may be used, which depends on what they were trained on '
+            '(--license apache-2.0, cc-by-nc-4.0, other, ...)'
+        )
 
 
 def reuse_folder(folder: Path, out: Path, repo_id: str) -> None:
@@ -142,15 +151,22 @@ def reuse_folder(folder: Path, out: Path, repo_id: str) -> None:
     card.write_text(_USED_ID.sub(rf'\g<1>{repo_id}', card.read_text(encoding='utf-8')), encoding='utf-8')
 
 
+def read_architecture(source: str | os.PathLike[str]) -> str:
+    """The timm name of the model in a folder, of a run or of a model.
+
+    Raises:
+        FileNotFoundError: it holds no model.
+    """
+    return _read_json(_find_model(Path(source))[1] / 'config.json')['architecture']
+
+
 def _find_model(source: Path) -> tuple[Path | None, Path]:
     """The folder of the run, if it is one, and that of the model."""
     if not source.is_dir():
         raise FileNotFoundError(f'{source}: no such folder')
     for model in (source / 'model', source):
         if all((model / name).is_file() for name in _WEIGHTS):
-            run = model.parent
-            is_run = all((run / name).is_file() for name in ('recipe.yaml', 'data.json'))
-            return (run if is_run else None), model
+            return find_run(model), model
     raise FileNotFoundError(f'{source}: no model here (looked for {" and ".join(_WEIGHTS)}, also in model/)')
 
 
@@ -188,21 +204,6 @@ def _count_parameters(weights: Path) -> int:
 
 def _is_buffer(name: str) -> bool:
     return name.endswith(('running_mean', 'running_var', 'num_batches_tracked'))
-
-
-def _describe_training(data: dict[str, Any]) -> str:
-    train = data['train']
-    kind = 'synthetic images' if data.get('synthetic') else 'images'
-    text = f'{train["images"]:,} {kind} of {train["identities"]:,} vehicles, the training part of "{data["name"]}"'
-    text += f' (revision `{train["revision"]}`).'
-    return f'{text} {data["description"]}' if data.get('description') else text
-
-
-def _command(data: dict[str, Any], repo_id: str) -> str:
-    name = re.sub(r'\s+', '-', data['name'])
-    return shlex.join(
-        ['timm-dpa', 'train', '--recipe', 'recipe.yaml', '--data', name, '--out', f'runs/{repo_id.rpartition("/")[2]}']
-    )
 
 
 def _draw_picture(folder: Path, name: str, pictures: str | os.PathLike[str] | None) -> str:

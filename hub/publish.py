@@ -124,7 +124,7 @@ def publish_all(
     """
     releases = load_releases(manifest)
     if not releases:
-        raise ValueError(f'{manifest}: no weights are released yet; publish a run first, with --tag')
+        raise ValueError(f'{manifest}: no weights are released yet; timm-dpa publish --package releases a run')
     for release in releases:  # what is wrong shows before the first upload
         _check_folder(models / release.name, release)
     done = []
@@ -142,7 +142,7 @@ def publish_all(
 
 def _check_folder(folder: Path, release: Release) -> None:
     if not is_finished(folder):
-        raise FileNotFoundError(f'{folder}: no finished model here; timm-dpa publish --dry-run writes one')
+        raise FileNotFoundError(f'{folder}: no finished model here; timm-dpa publish --package writes one')
     found = file_sha256(folder / 'model.safetensors')
     if found != release.sha256:
         raise ValueError(

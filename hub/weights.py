@@ -88,8 +88,11 @@ def load_releases(path: Path = MANIFEST) -> list[Release]:
     """Read and check the manifest.
 
     Raises:
+        FileNotFoundError: no such file.
         ValueError: no JSON of this kind, wrong values, or two entries of one name; the message names the entry.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such manifest of weights')
     try:
         releases = [Release(**entry) for entry in json.loads(path.read_text(encoding='utf-8'))['weights']]
     except (ValueError, TypeError, KeyError) as error:
@@ -106,7 +109,7 @@ def record_release(release: Release, path: Path = MANIFEST) -> None:
 
     Raises:
         ValueError: the manifest cannot be read.
-        OSError: it cannot be written.
+        OSError: it is not there, or cannot be written.
     """
     releases = load_releases(path)
     at = [known.name for known in releases]

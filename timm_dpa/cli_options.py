@@ -16,6 +16,7 @@ __all__ = [
     'image_size',
     'make_extractor',
     'model_source',
+    'read_recipe',
     'replacing',
     'verbs_below',
 ]
@@ -72,6 +73,20 @@ def model_source(name: str) -> str:
         if (folder / 'config.json').is_file():
             return f'local-dir:{folder}'
     raise FileNotFoundError(f'{name}: no model in this folder (looked for config.json and model/config.json)')
+
+
+def read_recipe(args: argparse.Namespace, settings: Sequence[str]):
+    """The recipe with the options, then the settings, applied."""
+    from timm_dpa.train.recipe import load_recipe
+
+    options = []
+    for option, key in (('model', 'model.name'), ('init', 'model.init_from'), ('checkpoint', 'model.checkpoint')):
+        value = getattr(args, option, None)
+        if value is not None:
+            if option == 'init' and value == 'none':
+                value = None
+            options.append(f'{key}={json.dumps(value)}')
+    return load_recipe(args.recipe, [*options, *settings])
 
 
 def make_extractor(args: argparse.Namespace, defaults: dict[str, str] | None = None, **options: Any):

@@ -15,6 +15,7 @@ from timm_dpa.cli_options import (
     image_size,
     make_extractor,
     model_source,
+    read_recipe,
     replacing,
     verbs_below,
 )
@@ -237,24 +238,10 @@ def _synth(args: argparse.Namespace) -> None:
     print(f'data: {folder}')
 
 
-def _recipe(args: argparse.Namespace, settings: list[str]):
-    """The recipe with the options, then the settings, applied."""
-    from timm_dpa.train.recipe import load_recipe
-
-    options = []
-    for option, key in (('model', 'model.name'), ('init', 'model.init_from'), ('checkpoint', 'model.checkpoint')):
-        value = getattr(args, option, None)
-        if value is not None:
-            if option == 'init' and value == 'none':
-                value = None
-            options.append(f'{key}={json.dumps(value)}')
-    return load_recipe(args.recipe, [*options, *settings])
-
-
 def _train(args: argparse.Namespace) -> None:
     from timm_dpa.train.loop import train
 
-    result = train(_recipe(args, args.settings), args.data, args.out)
+    result = train(read_recipe(args, args.settings), args.data, args.out)
     if int(os.environ.get('RANK', '0')):
         return
     if result.finished_before:
@@ -315,7 +302,7 @@ def _ablate(args: argparse.Namespace) -> None:
     settings = list(args.settings)
     if args.epochs is not None:
         settings.append(f'schedule.epochs={args.epochs}')
-    recipe = _recipe(args, settings)
+    recipe = read_recipe(args, settings)
     for path in ablate(args.table, recipe, args.data, args.out, seeds=args.seeds, depth=args.depth):
         print(f'{path.suffix[1:]}: {path}')
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import SafetensorError, safe_open
-from timm.models import build_model_with_cfg, resolve_pretrained_cfg
+from timm.models import PretrainedCfg, build_model_with_cfg, resolve_pretrained_cfg
 from torch import nn
 
 __all__ = [
@@ -32,8 +34,11 @@ __all__ = [
     'explain',
     'file_sha256',
     'hub_repository',
+    'packaged_weights',
     'read_manifest',
 ]
+
+_logger = logging.getLogger(__name__)
 
 #: environment variable: the organisation on the Hub from which registered tags are downloaded, instead of the one in
 #: the manifest; read when timm_dpa is imported
@@ -44,7 +49,7 @@ _SHA256 = re.compile(r'[0-9a-f]{64}')
 
 
 class WeightsError(RuntimeError):
-    """Weights cannot be downloaded, or are not what they should be. Nothing wrong stays in the cache."""
+    """Weights cannot be had, or are not what they should be. Nothing wrong stays in the cache."""
 
 
 def read_manifest() -> dict[str, dict[str, Any]]:
@@ -67,14 +72,23 @@ def hub_repository(entry: dict[str, Any]) -> str | None:
     return f'{org}/{name}@{entry["revision"]}' if entry.get('revision') else f'{org}/{name}'
 
 
+def packaged_weights(name: str) -> Path | None:
+    """File of the weights `architecture.tag` that came with this package; None where they did not."""
+    room = find_spec(f'{__package__}.hub')  # only found: this room imports no other
+    path = room and Path(room.origin).parent / 'models' / name / WEIGHTS_FILE
+    return path if path and path.is_file() else None
+
+
 def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
-    """`timm.models.build_model_with_cfg`, but weights from the Hub are downloaded and checked first.
+    """`timm.models.build_model_with_cfg`, but weights from the Hub, or of this package, are checked first.
 
     A registered tag must have the SHA-256 that the manifest states; any other repository the one that the Hub states.
-    Names and shapes of the weights must be those of the model, but for a classifier that is to be replaced.
+    Where the Hub does not give what the manifest names, the same weights of this package are taken, if it has them; not
+    so for an organisation in `TIMM_DPA_HUB_ORG`, which was asked for. Names and shapes of the weights must be those of
+    the model, but for a classifier that is to be replaced.
 
     Raises:
-        WeightsError: the download failed, or what came is not what should have come.
+        WeightsError: the download failed, or the weights are not what they should be.
         ValueError: weights of another architecture, or a classifier of other classes than the configuration states.
     """
     if not pretrained:
@@ -82,12 +96,10 @@ def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any)
     overlay = dict(kwargs.pop('pretrained_cfg_overlay', None) or {})
     cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), overlay)
     name = f'{variant}.{cfg.tag}' if cfg.tag else variant
-    source = cfg.hf_hub_id or cfg.file or name
-    fetched = None
-    if cfg.hf_hub_id and not cfg.hf_hub_filename and not (cfg.source == '' and (cfg.file or cfg.state_dict)):
-        entry = read_manifest().get(name) if cfg.source != 'hf-hub' else None
-        fetched = _fetch(cfg.hf_hub_id, entry, kwargs.get('cache_dir'))
-        overlay.update(file=str(fetched), source='')
+    found = _find_checked(cfg, name, kwargs.get('cache_dir'))
+    source = cfg.hf_hub_id or (name if found else cfg.file) or name
+    if found is not None:
+        overlay.update(file=str(found), source='')
 
     def check(weights: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
         _check_fits(weights, model, source, cfg.num_classes)
@@ -96,9 +108,35 @@ def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any)
     model = build_model_with_cfg(
         model_cls, variant, pretrained, pretrained_cfg_overlay=overlay, pretrained_filter_fn=check, **kwargs
     )
-    if fetched is not None:  # a place in the cache is nobody's business
+    if found is not None:  # a place in the cache is nobody's business
         model.pretrained_cfg.update(file=cfg.file, source=cfg.source)
     return model
+
+
+def _find_checked(cfg: PretrainedCfg, name: str, cache_dir: str | os.PathLike[str] | None) -> Path | None:
+    """The file of a configuration's weights, from the Hub or in this package; None where the caller brings them."""
+    entry = read_manifest().get(name) if cfg.source != 'hf-hub' else None
+    packaged = packaged_weights(name) if entry is not None else None
+    if packaged is not None and cfg.file == str(packaged):
+        return _check_packaged(packaged, name, entry)
+    if not cfg.hf_hub_id or cfg.hf_hub_filename or (cfg.source != 'hf-hub' and (cfg.file or cfg.state_dict)):
+        return None
+    try:
+        return _fetch(cfg.hf_hub_id, entry, cache_dir)
+    except WeightsError as error:
+        if packaged is None:
+            raise
+        if os.environ.get(ORG_VARIABLE):
+            raise WeightsError(f'{error}; without {ORG_VARIABLE} the weights of the package are taken') from error
+        _logger.warning('%s; the same weights are taken from the package', error)
+        return _check_packaged(packaged, name, entry)
+
+
+def _check_packaged(path: Path, name: str, entry: dict[str, Any]) -> Path:
+    wrong = _what_is_wrong(path, entry)
+    if wrong is not None:
+        raise WeightsError(f'{name}: {path} {wrong}; install timm-dpa again')
+    return path
 
 
 def _fetch(hub_id: str, entry: dict[str, Any] | None, cache_dir: str | os.PathLike[str] | None) -> Path:

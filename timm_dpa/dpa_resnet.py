@@ -19,7 +19,7 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
 from .attention import create_stage_attn
-from .downloads import build_checked, hub_repository, read_manifest
+from .downloads import build_checked, hub_repository, packaged_weights, read_manifest
 from .norm import InstanceBatchNorm2d, VectorBatchNorm
 from .pooling import GeMPool
 
@@ -255,16 +255,19 @@ def _cfg(**kwargs) -> dict[str, Any]:
 
 
 def _released_cfgs(manifest: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """`arch.tag` -> configuration of all weights in the manifest that can be downloaded."""
-    return {
-        name: _cfg(
-            hf_hub_id=hub_repository(entry),
+    """`arch.tag` -> configuration of all weights in the manifest that exist: on the Hub, else in this package."""
+    cfgs = {}
+    for name, entry in manifest.items():
+        repository, packaged = hub_repository(entry), packaged_weights(name)
+        if repository is None and packaged is None:
+            continue
+        cfgs[name] = _cfg(
+            hf_hub_id=repository,
+            file=str(packaged) if repository is None else None,
             # JSON has no tuples, timm's configurations have no lists
             **{key: tuple(value) if isinstance(value, list) else value for key, value in entry.get('cfg', {}).items()},
         )
-        for name, entry in manifest.items()
-        if hub_repository(entry) is not None
-    }
+    return cfgs
 
 
 _ARCHITECTURES = [

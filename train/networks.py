@@ -22,7 +22,14 @@ from timm_dpa.reid_timm import ReIDBackbone
 
 from .recipe import ModelRecipe
 
-__all__ = ['create_network', 'pretrained_origin', 'save_model_folder', 'start_network', 'write_model_folder']
+__all__ = [
+    'brings_weights',
+    'create_network',
+    'pretrained_origin',
+    'save_model_folder',
+    'start_network',
+    'write_model_folder',
+]
 
 _REMOTE = ('hf-hub:', 'hf_hub:', 'local-dir:')
 #: ImageNet weights of our backbones, by depth
@@ -43,7 +50,7 @@ def create_network(recipe: ModelRecipe, num_classes: int, image_size: tuple[int,
     try:
         if recipe.name.startswith(_REMOTE) or _is_ours(recipe.name):
             model = timm.create_model(
-                recipe.name, pretrained=_brings_weights(recipe.name), num_classes=num_classes, **recipe.args
+                recipe.name, pretrained=brings_weights(recipe.name), num_classes=num_classes, **recipe.args
             )
         elif is_model(recipe.name.partition('.')[0]):
             model = timm.create_model('reid_timm', **_backbone_args(recipe, image_size), num_classes=num_classes)
@@ -70,7 +77,7 @@ def _is_ours(name: str) -> bool:
     return name.partition('.')[0] in list_models(module='dpa_resnet')
 
 
-def _brings_weights(name: str) -> bool:
+def brings_weights(name: str) -> bool:
     """Whether weights of the whole network belong to the name: a tag means released ones."""
     return name.startswith(_REMOTE) or (_is_ours(name) and '.' in name and is_model_pretrained(name))
 
@@ -95,7 +102,7 @@ def start_network(model: nn.Module, recipe: ModelRecipe) -> list[str]:
         ValueError: weights of another architecture.
     """
     done = []
-    brought = _brings_weights(recipe.name)
+    brought = brings_weights(recipe.name)
     # weights of the whole network make those of ImageNet needless
     if recipe.init_from and not (recipe.init_from == 'imagenet' and (brought or recipe.checkpoint)):
         done.append(f'backbone: {init_backbone(model, _source(recipe))}')
@@ -125,7 +132,7 @@ def _source(recipe: ModelRecipe) -> str:
 def pretrained_origin(recipe: ModelRecipe) -> str | None:
     """`org/name` on the Hub of the weights that the recipe starts from; None for random ones, and those of a file."""
     source = recipe.name
-    if recipe.init_from and not (recipe.checkpoint or _brings_weights(recipe.name)):
+    if recipe.init_from and not (recipe.checkpoint or brings_weights(recipe.name)):
         source = _source(recipe)
         if is_model_pretrained(source):  # the repository of timm's own weights
             source = get_pretrained_cfg(source).hf_hub_id

@@ -1,0 +1,124 @@
+"""A family of models: each architecture trained by the same recipe on the same data, and made ready for the Hub."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from timm.models import list_models
+
+from timm_dpa.downloads import file_sha256
+from timm_dpa.train.checkpoints import write_atomically
+from timm_dpa.train.datasets import load_data
+from timm_dpa.train.loop import train
+from timm_dpa.train.processes import joined_processes
+from timm_dpa.train.provenance import describe_data
+from timm_dpa.train.recipe import Recipe
+
+from .model_folder import check_licence, is_finished
+from .release import release_model
+from .stages import Stage
+from .weights import Release, load_releases
+
+__all__ = ['choose_architectures', 'train_family']
+
+_logger = logging.getLogger(__name__)
+
+
+def choose_architectures(patterns: Sequence[str]) -> list[str]:
+    """Our architectures whose names match one of the patterns, such as `*_resnet18`, sorted.
+
+    Raises:
+        ValueError: a pattern matches none.
+    """
+    chosen = set()
+    for pattern in patterns:
+        names = list_models(pattern, module='dpa_resnet')
+        if not names:
+            raise ValueError(f'no model is called {pattern}; timm-dpa models lists all')
+        chosen.update(names)
+    return sorted(chosen)
+
+
+def train_family(
+    architectures: Sequence[str],
+    recipe: Recipe,
+    root: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    tag: str,
+    *,
+    licence: str | None = None,
+    progress: bool | None = None,
+) -> list[Release]:
+    """Train each architecture, or go on where that was stopped, and build its folder, with weights in float16.
+
+    Args:
+        architectures: one after the other.
+        recipe: of all; only the name of the model is replaced.
+        root: of the data, see `load_data`.
+        out: folder: `runs/<architecture>/` (a finished run of this recipe and data, from wherever, is kept as it is),
+            `models/<architecture>.<tag>/` and their manifest `weights.json`.
+        tag: of all.
+        licence: of the weights, see `build_folder`.
+        progress: show bars; None shows them on a terminal only.
+
+    Returns:
+        The entries of the manifest. None in other processes than the first.
+
+    Raises:
+        ValueError: what `train` and `release_model` raise; options of the model, which a tag cannot say.
+        RuntimeError: the loss of some diverged; the others are done.
+    """
+    out = Path(out)
+    if recipe.model.args:
+        raise ValueError(f'model.args={recipe.model.args}: a tag cannot say options of the model')
+    data = recipe.data
+    about = describe_data(load_data(root, data.layout, test_fraction=data.test_fraction, subset=data.subset))
+    recipes = {name: _of_architecture(recipe, name) for name in architectures}
+    for name, own in recipes.items():  # what is wrong shows before the work
+        Release(name, tag, f'{name}.{tag}', sha256='0' * 64, size=1)
+        check_licence([Stage(own, about)], licence, root)
+    releases, diverged = [], []
+    with joined_processes(recipe.run.device) as processes:  # once: a group cannot be left and joined again
+        for name, own in recipes.items():
+            run = out / 'runs' / name
+            if processes.is_main:
+                print(f'{name}: {run}', flush=True)
+            try:
+                train(own, root, run, progress)
+            except FloatingPointError as error:
+                if processes.world_size > 1:
+                    raise  # the others wait in the middle of a step
+                _logger.warning('%s: %s', run, error)
+                diverged.append(name)
+                continue
+            if processes.is_main:
+                releases.append(_release(run, name, tag, out, licence))
+    if diverged:
+        raise RuntimeError(f'{", ".join(diverged)}: diverged, see the log in {out / "runs"}; try a smaller optim.lr')
+    return releases
+
+
+def _of_architecture(recipe: Recipe, name: str) -> Recipe:
+    values = recipe.as_dict()
+    values['model']['name'] = name
+    return Recipe.from_dict(values)
+
+
+def _release(run: Path, architecture: str, tag: str, out: Path, licence: str | None) -> Release:
+    """The entry of a finished run, whose folder is built unless it is there and newer than the run's model."""
+    manifest, models = out / 'weights.json', out / 'models'
+    if not manifest.is_file():
+        write_atomically(manifest, b'{"weights": []}\n')
+    folder = models / f'{architecture}.{tag}'
+    if is_finished(folder):
+        weights = folder / 'model.safetensors'
+        newer = weights.stat().st_mtime >= (run / 'model' / 'model.safetensors').stat().st_mtime
+        for known in load_releases(manifest):
+            if newer and known.name == folder.name and known.sha256 == file_sha256(weights):
+                return known
+    shutil.rmtree(folder, ignore_errors=True)
+    return release_model(run, tag, manifest=manifest, models=models, packaged=False, licence=licence, half=True)

@@ -1,0 +1,117 @@
+"""The stages of a training: runs of which each starts from the weights of the one before."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from timm_dpa.train.networks import brings_weights
+from timm_dpa.train.recipe import Recipe, load_recipe
+
+__all__ = ['Stage', 'all_synthetic', 'describe_stages', 'find_run', 'training_stages', 'write_recipes']
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run.
+
+    Attributes:
+        recipe: of the run.
+        data: what they are, see `timm_dpa.train.provenance.describe_data`.
+    """
+
+    recipe: Recipe
+    data: dict[str, Any]
+
+
+def find_run(path: Path) -> Path | None:
+    """The folder of the run that a model, a file of weights or a run's folder belongs to; None where it has none."""
+    for folder in (path, path.parent, path.parent.parent):
+        if all((folder / name).is_file() for name in ('recipe.yaml', 'data.json')):
+            return folder
+    return None
+
+
+def training_stages(run: Path) -> list[Stage]:
+    """The run and, before it, those that `model.checkpoint` leads to, as far as their folders are there.
+
+    Raises:
+        ValueError: a recipe, or what a run recorded of its data, cannot be read.
+    """
+    stages, met = [], set()
+    while run is not None and run.resolve() not in met:
+        met.add(run.resolve())
+        path = run / 'data.json'
+        try:
+            data = json.loads(path.read_text(encoding='utf-8'))
+        except ValueError as error:
+            raise ValueError(f'{path}: cannot be read ({error})') from error
+        stages.insert(0, Stage(load_recipe(run / 'recipe.yaml'), data))
+        checkpoint = stages[0].recipe.model.checkpoint
+        run = find_run(Path(checkpoint)) if checkpoint else None
+    return stages
+
+
+def all_synthetic(stages: Sequence[Stage]) -> bool:
+    """Whether all training images are known to be synthetic: of every stage, and the first from random weights."""
+    if not stages:
+        return False
+    first = stages[0].recipe.model
+    started = first.checkpoint or first.init_from or brings_weights(first.name)
+    return not started and all(stage.data.get('synthetic') for stage in stages)
+
+
+def describe_stages(stages: Sequence[Stage]) -> str:
+    """Sentences for a card: which images, at which size and for how long."""
+    first = stages[0].recipe.model
+    if len(stages) == 1:
+        text = _describe_data(stages[0].data)
+    else:
+        text = f'In {len(stages)} stages, each from the weights of the one before:\n'
+        for number, stage in enumerate(stages, start=1):
+            same = number > 1 and stage.data['train'] == stages[number - 2].data['train']
+            text += f'\n{number}. {_describe_length(stage.recipe)}: '
+            text += 'the same images.' if same else _describe_data(stage.data)
+    if first.checkpoint:
+        text += '\n\nTraining started from a checkpoint whose own training data are not recorded here.'
+    return text
+
+
+def write_recipes(stages: Sequence[Stage], folder: Path, name: str) -> list[str]:
+    """Write `recipe.yaml`, and `recipe_1.yaml`, ... of the stages before it; returns the commands that train again.
+
+    Args:
+        name: of the model, for the folders of the runs.
+    """
+    commands, before = [], None
+    for number, stage in enumerate(stages, start=1):
+        suffix = '' if number == len(stages) else f'_{number}'
+        recipe = stage.recipe
+        if before is not None:
+            recipe = recipe.override([f'model.checkpoint={json.dumps(before)}'])
+        (folder / f'recipe{suffix}.yaml').write_text(recipe.as_yaml(), encoding='utf-8')
+        before = f'runs/{name}{suffix}'
+        data = re.sub(r'\s+', '-', stage.data['name'])
+        commands.append(
+            shlex.join(['timm-dpa', 'train', '--recipe', f'recipe{suffix}.yaml', '--data', data, '--out', before])
+        )
+    return commands
+
+
+def _describe_length(recipe: Recipe) -> str:
+    epochs = recipe.schedule.epochs
+    size = recipe.data.image_size
+    return f'{epochs} epoch{"s" * (epochs != 1)}' + (f' at {size[0]} x {size[1]} pixels' if size else '')
+
+
+def _describe_data(data: dict[str, Any]) -> str:
+    train = data['train']
+    kind = 'synthetic images' if data.get('synthetic') else 'images'
+    text = f'{train["images"]:,} {kind} of {train["identities"]:,} vehicles, the training part of "{data["name"]}"'
+    text += f' (revision `{train["revision"]}`).'
+    return f'{text} {data["description"]}' if data.get('description') else text
