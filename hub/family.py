@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -10,9 +11,11 @@ from pathlib import Path
 
 from timm.models import list_models
 
+from timm_dpa import FeatureExtractor
 from timm_dpa.downloads import file_sha256
 from timm_dpa.train.checkpoints import write_atomically
-from timm_dpa.train.datasets import load_data
+from timm_dpa.train.datasets import ReIDData, load_data
+from timm_dpa.train.evaluation import check_protocol, evaluate_model, write_evaluation
 from timm_dpa.train.loop import train
 from timm_dpa.train.processes import joined_processes
 from timm_dpa.train.provenance import describe_data
@@ -50,18 +53,23 @@ def train_family(
     out: str | os.PathLike[str],
     tag: str,
     *,
+    tests: Sequence[str | os.PathLike[str]] = (),
     licence: str | None = None,
     progress: bool | None = None,
 ) -> list[Release]:
     """Train each architecture, or go on where that was stopped, and build its folder, with weights in float16.
+
+    What was done before is kept, as long as the run, the tests and the tag are the same.
 
     Args:
         architectures: one after the other.
         recipe: of all; only the name of the model is replaced.
         root: of the data, see `load_data`.
         out: folder: `runs/<architecture>/` (a finished run of this recipe and data, from wherever, is kept as it is),
-            `models/<architecture>.<tag>/` and their manifest `weights.json`.
+            `models/<architecture>.<tag>/` and their manifest `weights.json`; `tests/<architecture>/<data set>/`.
         tag: of all.
+        tests: roots of further data sets, on whose test part, or on all of which where they have none, each model is
+            evaluated for its card and the manifest.
         licence: of the weights, see `build_folder`.
         progress: show bars; None shows them on a terminal only.
 
@@ -69,7 +77,9 @@ def train_family(
         The entries of the manifest. None in other processes than the first.
 
     Raises:
-        ValueError: what `train` and `release_model` raise; options of the model, which a tag cannot say.
+        FileNotFoundError: no such data.
+        ValueError: what `train` and `release_model` raise; options of the model, which a tag cannot say; two `tests`
+            of one name.
         RuntimeError: the loss of some diverged; the others are done.
     """
     out = Path(out)
@@ -78,6 +88,7 @@ def train_family(
     data = recipe.data
     about = describe_data(load_data(root, data.layout, test_fraction=data.test_fraction, subset=data.subset))
     recipes = {name: _of_architecture(recipe, name) for name in architectures}
+    test_sets = _load_tests(tests)
     for name, own in recipes.items():  # what is wrong shows before the work
         Release(name, tag, f'{name}.{tag}', sha256='0' * 64, size=1)
         check_licence([Stage(own, about)], licence, root)
@@ -96,7 +107,8 @@ def train_family(
                 diverged.append(name)
                 continue
             if processes.is_main:
-                releases.append(_release(run, name, tag, out, licence))
+                results = [_evaluate(run, test, out / 'tests' / name) for test in test_sets]
+                releases.append(_release(run, name, tag, out, results, licence))
     if diverged:
         raise RuntimeError(f'{", ".join(diverged)}: diverged, see the log in {out / "runs"}; try a smaller optim.lr')
     return releases
@@ -108,17 +120,55 @@ def _of_architecture(recipe: Recipe, name: str) -> Recipe:
     return Recipe.from_dict(values)
 
 
-def _release(run: Path, architecture: str, tag: str, out: Path, licence: str | None) -> Release:
-    """The entry of a finished run, whose folder is built unless it is there and newer than the run's model."""
+def _load_tests(roots: Sequence[str | os.PathLike[str]]) -> list[ReIDData]:
+    tests = []
+    for root in roots:
+        test = load_data(root, test_fraction=1)
+        check_protocol(test, None, _draws(test))
+        if test.root.name in [other.root.name for other in tests]:
+            raise ValueError(f'{root}: another test is called {test.root.name}, too')
+        tests.append(test)
+    return tests
+
+
+def _draws(data: ReIDData) -> int:
+    return 10 if data.protocol == 'vru' else 1  # as its authors do
+
+
+def _evaluate(run: Path, test: ReIDData, folder: Path) -> Path:
+    """Evaluate a finished run as `timm-dpa eval` does, unless that was done; returns the folder of the results."""
+    folder = folder / test.root.name
+    numbers, about = folder / 'evaluation.json', describe_data(test)
+    if not _newer(numbers, run) or json.loads(numbers.read_text(encoding='utf-8'))['data'] != about:
+        folder.mkdir(parents=True, exist_ok=True)
+        extractor = FeatureExtractor(f'local-dir:{run / "model"}')
+        result = evaluate_model(extractor, test, draws=_draws(test))
+        write_evaluation(result, run.name, folder, data=about, root=str(test.root), model=extractor.describe())
+    return folder
+
+
+def _newer(path: Path, run: Path) -> bool:
+    """Whether a file is there and was written after the model of a run."""
+    return path.is_file() and path.stat().st_mtime >= (run / 'model' / 'model.safetensors').stat().st_mtime
+
+
+def _release(
+    run: Path, architecture: str, tag: str, out: Path, results: Sequence[Path], licence: str | None
+) -> Release:
+    """The entry of a finished run, whose folder is built unless it is there and newer than run and results."""
     manifest, models = out / 'weights.json', out / 'models'
     if not manifest.is_file():
         write_atomically(manifest, b'{"weights": []}\n')
     folder = models / f'{architecture}.{tag}'
     if is_finished(folder):
         weights = folder / 'model.safetensors'
-        newer = weights.stat().st_mtime >= (run / 'model' / 'model.safetensors').stat().st_mtime
+        measured = [path for path in (run, *results) if (path / 'evaluation.json').is_file()]
+        newest = max(((path / 'evaluation.json').stat().st_mtime for path in measured), default=0)
+        same = _newer(weights, run) and weights.stat().st_mtime >= newest
         for known in load_releases(manifest):
-            if newer and known.name == folder.name and known.sha256 == file_sha256(weights):
+            same_tests = same and len(known.metrics) == len(measured)
+            if same_tests and known.name == folder.name and known.sha256 == file_sha256(weights):
                 return known
     shutil.rmtree(folder, ignore_errors=True)
-    return release_model(run, tag, manifest=manifest, models=models, packaged=False, licence=licence, half=True)
+    facts = {'results': results, 'licence': licence, 'half': True}
+    return release_model(run, tag, manifest=manifest, models=models, packaged=False, **facts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timm_dpa.train.networks import brings_weights
+from timm_dpa.train.networks import brings_weights, pretrained_origin
 from timm_dpa.train.recipe import Recipe, load_recipe
 
 __all__ = ['Stage', 'all_synthetic', 'describe_stages', 'find_run', 'training_stages', 'write_recipes']
@@ -30,15 +31,20 @@ class Stage:
 
 
 def find_run(path: Path) -> Path | None:
-    """The folder of the run that a model, a file of weights or a run's folder belongs to; None where it has none."""
-    for folder in (path, path.parent, path.parent.parent):
-        if all((folder / name).is_file() for name in ('recipe.yaml', 'data.json')):
-            return folder
-    return None
+    """The folder of the run that a file of weights or a model's folder belongs to, or that is one; None for others."""
+    path = Path(os.path.abspath(path))
+    folder = path.parent if path.is_file() else path
+    if folder.name in ('model', 'checkpoints') and not _is_run(folder):
+        folder = folder.parent
+    return folder if _is_run(folder) else None
+
+
+def _is_run(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in ('recipe.yaml', 'data.json'))
 
 
 def training_stages(run: Path) -> list[Stage]:
-    """The run and, before it, those that `model.checkpoint` leads to, as far as their folders are there.
+    """The run and, before it, those that its start leads to, as far as their folders are there.
 
     Raises:
         ValueError: a recipe, or what a run recorded of its data, cannot be read.
@@ -52,23 +58,30 @@ def training_stages(run: Path) -> list[Stage]:
         except ValueError as error:
             raise ValueError(f'{path}: cannot be read ({error})') from error
         stages.insert(0, Stage(load_recipe(run / 'recipe.yaml'), data))
-        checkpoint = stages[0].recipe.model.checkpoint
-        run = find_run(Path(checkpoint)) if checkpoint else None
+        start = _start(stages[0].recipe)
+        run = find_run(Path(start)) if start else None
     return stages
+
+
+def _start(recipe: Recipe) -> str | None:
+    """What a run began with: a checkpoint replaces all that came before it."""
+    return recipe.model.checkpoint or recipe.model.init_from
 
 
 def all_synthetic(stages: Sequence[Stage]) -> bool:
     """Whether all training images are known to be synthetic: of every stage, and the first from random weights."""
     if not stages:
         return False
-    first = stages[0].recipe.model
-    started = first.checkpoint or first.init_from or brings_weights(first.name)
-    return not started and all(stage.data.get('synthetic') for stage in stages)
+    return not _has_start(stages[0].recipe) and all(stage.data.get('synthetic') for stage in stages)
+
+
+def _has_start(recipe: Recipe) -> bool:
+    return _start(recipe) is not None or brings_weights(recipe.model.name)
 
 
 def describe_stages(stages: Sequence[Stage]) -> str:
     """Sentences for a card: which images, at which size and for how long."""
-    first = stages[0].recipe.model
+    first = stages[0].recipe
     if len(stages) == 1:
         text = _describe_data(stages[0].data)
     else:
@@ -77,8 +90,8 @@ def describe_stages(stages: Sequence[Stage]) -> str:
             same = number > 1 and stage.data['train'] == stages[number - 2].data['train']
             text += f'\n{number}. {_describe_length(stage.recipe)}: '
             text += 'the same images.' if same else _describe_data(stage.data)
-    if first.checkpoint:
-        text += '\n\nTraining started from a checkpoint whose own training data are not recorded here.'
+    if _has_start(first) and pretrained_origin(first.model) is None:
+        text += '\n\nTraining started from weights whose own training data are not recorded here.'
     return text
 
 
@@ -93,7 +106,9 @@ def write_recipes(stages: Sequence[Stage], folder: Path, name: str) -> list[str]
         suffix = '' if number == len(stages) else f'_{number}'
         recipe = stage.recipe
         if before is not None:
-            recipe = recipe.override([f'model.checkpoint={json.dumps(before)}'])
+            whole = recipe.model.checkpoint is not None
+            start = f'model.checkpoint={before}' if whole else f'model.init_from={before}/model/model.safetensors'
+            recipe = recipe.override([start])
         (folder / f'recipe{suffix}.yaml').write_text(recipe.as_yaml(), encoding='utf-8')
         before = f'runs/{name}{suffix}'
         data = re.sub(r'\s+', '-', stage.data['name'])

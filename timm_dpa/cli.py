@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         advice = (
             '; the same command goes on from here'
-            if args.verb in ('embed', 'train', 'ablate', 'publish', 'synth', 'demo')
+            if args.verb in ('embed', 'train', 'ablate', 'publish', 'zoo', 'synth', 'demo')
             else ''
         )
         print(f'timm-dpa {args.verb}: interrupted{advice}', file=sys.stderr)

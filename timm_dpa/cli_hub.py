@@ -54,16 +54,29 @@ def add_hub_verbs(verb: VerbMaker) -> None:
         'zoo',
         _zoo,
         'train a family of models alike, and write their folders and a manifest; the same command goes on',
-        'timm-dpa zoo --data rendered --out zoo --init none schedule.epochs=30\n'
+        'timm-dpa zoo --data rendered --test street --out zoo                          # on a GPU\n'
+        '  timm-dpa zoo --data rendered --out zoo --recipe rendered/cpu --depth 18\n'
         '  timm-dpa publish --all --zoo zoo --org ORG',
     )
     zoo.add_argument('--data', required=True, metavar='ROOT', help='folder of the data set, or a CSV file')
     zoo.add_argument('--out', required=True, metavar='FOLDER', help='folder of runs and models; continued if it is one')
+    zoo.add_argument(
+        '--test',
+        nargs='+',
+        default=(),
+        metavar='DATA',
+        help='further data sets to evaluate each model on',
+    )
     zoo.add_argument('--models', nargs='+', metavar='PATTERN', help="such as 'dpa_*' (default: all of one depth)")
-    zoo.add_argument('--depth', type=int, default=18, choices=(18, 50), help='of the default models (default 18)')
-    zoo.add_argument('--recipe', default='strong', metavar='NAME', help='see timm-dpa recipes (default strong)')
+    zoo.add_argument('--depth', type=int, default=50, choices=(18, 50), help='of the default models (default 50)')
+    zoo.add_argument(
+        '--recipe',
+        default='rendered/flagship',
+        metavar='NAME',
+        help='see timm-dpa recipes (default rendered/flagship, from random weights, for a GPU)',
+    )
     zoo.add_argument('--init', metavar='SOURCE', help='weights of the backbone: imagenet, a file, or none')
-    zoo.add_argument('--tag', metavar='TAG', help='of the models (default: of the names of recipe and data)')
+    zoo.add_argument('--tag', metavar='TAG', help='of the models (default: names of recipe and data)')
     zoo.add_argument('--license', metavar='ID', help='of the weights; needed unless all data are synthetic')
     zoo.add_argument(
         'settings',
@@ -102,7 +115,7 @@ def _publish(args: argparse.Namespace) -> None:
         raise ValueError('--zoo goes with --all')
     if args.all:
         if args.source or args.repo_id or args.package or not args.org:
-            raise ValueError('--all takes --org ORG, and neither a folder nor --repo-id')
+            raise ValueError('--all takes --org ORG, and neither a folder nor --repo-id or --package')
         if args.tag or any(facts.values()):
             raise ValueError('--all publishes finished folders; their cards take no options')
         dry_run = Path(args.dry_run) if args.dry_run else None
@@ -156,10 +169,9 @@ def _zoo(args: argparse.Namespace) -> None:
     from timm_dpa.hub.family import choose_architectures, train_family
 
     recipe = read_recipe(args, ['run.evaluate_every=0', *args.settings])
-    name = Path(args.recipe).stem if Path(args.recipe).suffix else args.recipe
-    tag = args.tag or re.sub('[^a-z0-9]+', '_', f'{name}_{Path(args.data).stem}'.lower()).strip('_')
+    tag = args.tag or re.sub('[^a-z0-9]+', '_', f'{Path(args.recipe).stem}_{Path(args.data).stem}'.lower()).strip('_')
     chosen = choose_architectures(args.models or [f'*_resnet{args.depth}'])
-    releases = train_family(chosen, recipe, args.data, args.out, tag, licence=args.license)
+    releases = train_family(chosen, recipe, args.data, args.out, tag, tests=args.test, licence=args.license)
     for release in releases:
         scores = [f', {key} {release.metrics[0][key]:.2f} %' for key in ('mAP', 'Rank-1') if release.metrics]
         print(f'{release.name}: {release.size / 1e6:.1f} MB{"".join(scores)}')
