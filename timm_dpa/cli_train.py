@@ -73,6 +73,22 @@ def add_train_verbs(verb: VerbMaker) -> None:
     synth.add_argument(
         '--alike', type=float, default=0.8, metavar='P', help='share of models of one colour each (default 0.8)'
     )
+    synth.add_argument('--cameras', type=int, default=6, metavar='N', help='flights that see a vehicle (default 6)')
+    synth.add_argument(
+        '--flights',
+        type=int,
+        default=60,
+        metavar='N',
+        help='flights in all, each a camera of its own: place, light, height; two fifths see the test vehicles only '
+        '(default 60)',
+    )
+    synth.add_argument(
+        '--degradation',
+        type=float,
+        default=1.0,
+        metavar='D',
+        help='haze, blur, noise, colour and JPEG: 0 none, 1 as drones bring it home, at most 4 (default 1)',
+    )
     synth.add_argument(
         '--test-share', type=float, default=0.25, metavar='F', help='models held out for the test (default 0.25)'
     )
@@ -224,11 +240,20 @@ def _synth(args: argparse.Namespace) -> None:
         sizes=(args.size[0], args.size[-1]),
         siblings=args.siblings,
         alike=args.alike,
+        cameras=args.cameras,
+        flights=args.flights,
         test_share=args.test_share,
+        degradation=args.degradation,
     )
+    if args.preview and not args.preview.lower().endswith(('.png', '.jpg', '.jpeg')):
+        raise ValueError(f'--preview {args.preview}: the name must end in .png or .jpg')
     check_output(args.preview, inputs=[])
     folder = render_data_set(args.out, plan, workers=args.workers)
-    print(f'{plan.ids} rendered vehicles (synthetic images), {plan.images_per_id} images of each')
+    held_out = sum(n // plan.siblings in plan.test_models() for n in range(plan.ids))
+    print(
+        f'{plan.ids} rendered vehicles (synthetic images), {held_out} of them for the test, '
+        f'{plan.images_per_id} images of each'
+    )
     if args.preview:
         from timm_dpa.train.synthetic.preview import contact_sheet
 

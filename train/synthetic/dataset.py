@@ -6,7 +6,11 @@ import csv
 import json
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +28,9 @@ from .vehicles import Identity, draw_identity, draw_model
 
 __all__ = ['Plan', 'render_data_set', 'render_identity']
 
+_VERSION = 1  # raised when the same plan gives other images
 _SETTINGS = 'synth.json'
-_WORK = '.synth'  # what is known of finished vehicles, until all are
+_WORK = '.synth'  # what is known of finished vehicles, and files half written; gone when all is done
 _FOLDERS = {'train': 'image_train', 'query': 'image_query', 'gallery': 'image_test'}
 IMAGE_COLUMNS = (
     'image',
@@ -104,6 +109,16 @@ class Plan:
                 self.images_per_id < self.cameras,
                 f'images_per_id must be at least {self.cameras}, one by each camera, not {self.images_per_id}',
             ),
+            # or queries would find nothing by another camera than their own
+            (
+                self.test_share > 0 and self.cameras < 2,
+                'cameras must be at least 2, or test_share 0: matches by the same camera do not count',
+            ),
+            (
+                self.test_share > 0 and self.images_per_id < self.cameras + 2,
+                f'images_per_id must be at least {self.cameras + 2} (a query by each camera and two to find), '
+                f'or test_share 0, not {self.images_per_id}',
+            ),
         ):
             if wrong:
                 raise ValueError(message)
@@ -167,14 +182,15 @@ def render_data_set(
 
     Raises:
         ValueError: wrong number of workers.
-        FileExistsError: `out` holds something else, or a data set of another plan.
+        FileExistsError: `out` holds something else, or a data set of another plan or version of the renderer.
+        BrokenProcessPool: a process was killed; what is finished stays.
     """
     if workers is not None and workers < 1:
         raise ValueError(f'workers must be at least 1, not {workers}')
     out = Path(out)
     rows = _open(out, plan)
     missing = [
-        n for n in range(plan.ids) if n not in rows or any(not (out / path).is_file() for _, _, path in plan.shots(n))
+        n for n in range(plan.ids) if n not in rows or not all(_is_there(out / path) for _, _, path in plan.shots(n))
     ]
     if not missing and (out / ABOUT_FILE).is_file():
         return out
@@ -191,8 +207,8 @@ def render_data_set(
         smoothing=0.05,
         disable=None if progress is None else not progress,
     )
-    with bar:
-        for number, found in _work(out, plan, missing, workers):
+    with bar, closing(_work(out, plan, missing, workers)) as work:
+        for number, found in work:
             rows[number] = found
             bar.update(plan.images_per_id)
     _write_tables(out, plan, rows)
@@ -216,37 +232,54 @@ def _cores() -> int:
 
 def _open(out: Path, plan: Plan) -> dict[int, list[list[str]]]:
     """Rows of `images.csv` of the vehicles that an earlier run has finished; makes the folder."""
-    settings = json.loads(json.dumps({'version': 1, **asdict(plan)}))
+    settings = json.loads(json.dumps({'version': _VERSION, **asdict(plan)}))
     file = out / _SETTINGS
     if file.is_file():
         try:
-            before = json.loads(file.read_text(encoding='utf-8'))
-        except ValueError:
-            before = None
+            before = dict(json.loads(file.read_text(encoding='utf-8')))
+        except (ValueError, TypeError):
+            before = {}
+        if before.get('version') != _VERSION:
+            raise FileExistsError(
+                f'{out} was rendered by version {before.get("version", "?")} of the renderer, and version {_VERSION} '
+                'gives other images; name another folder, or delete this one'
+            )
         if before != settings:
-            changed = ', '.join(k for k in settings if (before or {}).get(k) != settings[k]) or _SETTINGS
+            changed = ', '.join(k for k in settings if before.get(k) != settings[k]) or _SETTINGS
             raise FileExistsError(
                 f'{out} holds a data set with another {changed}; name another folder, or delete this one'
             )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and (not out.is_dir() or any(path.name != _WORK for path in out.iterdir())):
         raise FileExistsError(f'{out} is there already and is no rendered data set; name a new or empty folder')
     else:
-        out.mkdir(parents=True, exist_ok=True)
-        _replace(file, json.dumps(settings, indent=2) + '\n')
+        (out / _WORK).mkdir(parents=True, exist_ok=True)
+        with _replacing(out, _SETTINGS) as temporary:
+            temporary.write_text(json.dumps(settings, indent=2) + '\n', encoding='utf-8', newline='')
     rows: dict[int, list[list[str]]] = {}
     if (out / 'images.csv').is_file():
         with open(out / 'images.csv', encoding='utf-8', newline='') as table:
             for row in list(csv.reader(table))[1:]:
                 rows.setdefault(int(row[1]), []).append(row)
     for path in (out / _WORK).glob('*.json'):
-        rows[int(path.stem)] = json.loads(path.read_text(encoding='utf-8'))
+        if _is_there(path):
+            rows[int(path.stem)] = json.loads(path.read_text(encoding='utf-8'))
     return rows
 
 
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_text(text, encoding='utf-8', newline='')
-    os.replace(temporary, path)
+def _is_there(path: Path) -> bool:
+    """Whether a file was written; a power cut can leave its name without its content."""
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _replacing(out: Path, name: str) -> Iterator[Path]:
+    """A file to write; takes its place below `out` when it is complete."""
+    temporary = out / _WORK / f'{os.getpid()}.part'
+    yield temporary
+    os.replace(temporary, out / name)
 
 
 def _write_tables(out: Path, plan: Plan, rows: dict[int, list[list[str]]]) -> None:
@@ -260,46 +293,78 @@ def _write_tables(out: Path, plan: Plan, rows: dict[int, list[list[str]]]) -> No
         ('vehicles.csv', list(vehicles[0]), [list(v.values()) for v in vehicles]),
         ('images.csv', list(IMAGE_COLUMNS), [row for number in sorted(rows) for row in rows[number]]),
     ):
-        temporary = out / f'.{name}.{os.getpid()}'
-        with open(temporary, 'w', encoding='utf-8', newline='') as table:
+        with _replacing(out, name) as temporary, open(temporary, 'w', encoding='utf-8', newline='') as table:
             csv.writer(table, lineterminator='\n').writerows([header, *lines])
-        os.replace(temporary, out / name)
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
 
-_desk: dict[str, Any] = {}
-
-
-def _sit_down(out: str, plan: Plan) -> None:
-    _desk.update(out=Path(out), plan=plan, studio=Studio(plan.seed), flights={})
+_worker: dict[str, Any] = {}  # what a process keeps from one vehicle to the next
 
 
 def _work(out: Path, plan: Plan, numbers: list[int], workers: int) -> Iterator[tuple[int, list[list[str]]]]:
     """Render vehicles, in any order."""
     if workers == 1:
-        _sit_down(os.fspath(out), plan)
+        _prepare(out, plan)
         try:
             yield from map(_render_files, numbers)
         finally:
-            _desk.clear()
+            _worker.clear()
         return
     # fresh processes: the parent may hold threads of torch or embree
     context = multiprocessing.get_context('spawn')
-    with context.Pool(workers, _sit_down, (os.fspath(out), plan)) as pool:
-        yield from pool.imap_unordered(_render_files, numbers)
+    with ProcessPoolExecutor(workers, context, _start, (out, plan)) as pool:
+        try:
+            with _ignoring_interrupts():  # which processes inherit that start here
+                jobs = [pool.submit(_render_files, n) for n in numbers]
+            for job in as_completed(jobs):
+                yield job.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _start(out: Path, plan: Plan) -> None:
+    """In a new process."""
+    # Ctrl-C reaches every process, but is for the parent, which lets vehicles be finished
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _prepare(out, plan)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot tell its processes, and these would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _prepare(out: Path, plan: Plan) -> None:
+    _worker.update(out=out, plan=plan, studio=Studio(plan.seed), flights={})
 
 
 def _render_files(number: int) -> tuple[int, list[list[str]]]:
     """Render a vehicle and write its images, then what is known of them."""
-    out, plan = _desk['out'], _desk['plan']
+    out, plan = _worker['out'], _worker['plan']
     rows = []
-    for path, quality, pixels, row in render_identity(plan, number, _desk['studio'], _desk['flights']):
-        temporary = out / f'{path}.{os.getpid()}.part'
-        Image.fromarray(pixels).save(temporary, 'JPEG', quality=quality)
-        os.replace(temporary, out / path)
+    for path, quality, pixels, row in render_identity(plan, number, _worker['studio'], _worker['flights']):
+        with _replacing(out, path) as temporary:
+            Image.fromarray(pixels).save(temporary, 'JPEG', quality=quality)
         rows.append(row)
-    _replace(out / _WORK / f'{number}.json', json.dumps(rows))
+    with _replacing(out, f'{_WORK}/{number}.json') as temporary:
+        temporary.write_text(json.dumps(rows), encoding='utf-8')
     return number, rows
 
 

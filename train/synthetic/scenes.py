@@ -144,9 +144,11 @@ def take_photo(
     setting = Setting(flight.place, spot, light, wall, flight.exposure * float(np.exp(rng.normal(0, 0.07))))
     pixels = render(scene, view, setting, rng)
     visible = _visible(solo, scene, view)
+    flat = view.project(vehicle.corners.reshape(-1, 3))
+    if hidden == 'crop' and (flat >= 0).all() and (flat <= [view.width, view.height]).all():
+        hidden_by.remove('crop')  # its margin was as wide as its shift
     if 'tree' not in hidden_by and 'crop' not in hidden_by and 'pole' not in hidden_by and visible < 0.97:
         hidden_by.append('neighbour')
-    flat = view.project(vehicle.corners.reshape(-1, 3))
     low = np.clip(flat.min(axis=0), 0, [view.width, view.height])
     high = np.clip(flat.max(axis=0), 0, [view.width, view.height])
     heading = (np.rad2deg(-azimuth) + 180) % 360 - 180
