@@ -18,12 +18,13 @@ test-all: lint
 test-timm: $(VENV)/test
 	$(BIN)/python tests/timm_own/run.py
 
-bench: $(VENV)/core
+bench: $(VENV)/demo
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/features.py
 	$(BIN)/python benchmarks/ranking.py
 	$(BIN)/python benchmarks/loop.py
+	$(BIN)/python benchmarks/synth.py
 
 lint: $(VENV)/test
 	$(BIN)/ruff check
