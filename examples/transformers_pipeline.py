@@ -41,7 +41,7 @@ class Embedder:
         # loaded here rather than by the pipeline, which would bury an error in a list of attempts
         self.pipeline = pipeline(
             'image-feature-extraction',
-            model=AutoModel.from_pretrained(model),
+            model=AutoModel.from_pretrained(model).float(),  # stored as float16, some would compute with it, too
             image_processor=AutoImageProcessor.from_pretrained(model),
             device=device,
         )

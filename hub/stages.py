@@ -57,6 +57,8 @@ def training_stages(run: Path) -> list[Stage]:
             data = json.loads(path.read_text(encoding='utf-8'))
         except ValueError as error:
             raise ValueError(f'{path}: cannot be read ({error})') from error
+        if not isinstance(data, dict) or not {'name', 'train'} <= data.keys():
+            raise ValueError(f'{path}: does not say what was trained on; timm-dpa train writes it')
         stages.insert(0, Stage(load_recipe(run / 'recipe.yaml'), data))
         start = _start(stages[0].recipe)
         run = find_run(Path(start)) if start else None

@@ -51,6 +51,11 @@ class InitReport:
         )
 
 
+def looks_like_file(source: str) -> bool:
+    """Whether a name is that of a checkpoint file, there or not, rather than of a repository."""
+    return _PATH.search(source) is not None
+
+
 def init_backbone(
     model: ReIDResNet | ReIDBackbone, init_from: str | os.PathLike[str] = 'timm/resnet50.a1_in1k'
 ) -> InitReport:
@@ -74,7 +79,7 @@ def init_backbone(
     size = {'img_size': model.backbone_args['img_size']} if 'img_size' in getattr(model, 'backbone_args', {}) else {}
     if os.path.isfile(source):
         weights = _read_checkpoint(source)
-    elif _PATH.search(source):
+    elif looks_like_file(source):
         raise FileNotFoundError(f'{source}: no such checkpoint file')
     elif source.startswith(('hf-hub:', 'hf_hub:')) or source.count('/') == 1:
         weights = _pretrained('hf-hub:' + source.removeprefix('hf-hub:').removeprefix('hf_hub:'), source, **size)

@@ -18,6 +18,7 @@ from torch import nn
 from timm_dpa import init_backbone, load_weights
 from timm_dpa.downloads import WeightsError, explain
 from timm_dpa.dpa_resnet import ReIDResNet
+from timm_dpa.init_weights import looks_like_file
 from timm_dpa.reid_timm import ReIDBackbone
 
 from .recipe import ModelRecipe
@@ -139,7 +140,7 @@ def pretrained_origin(recipe: ModelRecipe) -> str | None:
     elif not source.startswith(('hf-hub:', 'hf_hub:')):
         return None
     source = source.removeprefix('hf-hub:').removeprefix('hf_hub:').partition('@')[0]
-    return source if source.count('/') == 1 and not Path(source).exists() else None
+    return source if source.count('/') == 1 and not looks_like_file(source) and not Path(source).exists() else None
 
 
 def save_model_folder(

@@ -1,0 +1,142 @@
+"""Runs that start from other runs: what the card says of them, and that its commands train the same model again."""
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+
+from tests.support.runs import quick
+from tests.support.vehicles import write_vehicles
+from timm_dpa.cli import main
+from timm_dpa.hub.cards import read_command
+from timm_dpa.hub.model_folder import build_folder
+from timm_dpa.hub.stages import all_synthetic, describe_stages, find_run, training_stages
+from timm_dpa.train.loop import train
+from timm_dpa.train.provenance import write_about
+
+
+@pytest.fixture(scope='module')
+def data(trained) -> Path:
+    """That of the first stage."""
+    return trained.parent / 'patterns'
+
+
+@pytest.fixture(scope='module')
+def second(trained, data, tmp_path_factory) -> Path:
+    """An epoch more from the weights of the first run."""
+    run = tmp_path_factory.mktemp('stages') / 'second'
+    train(quick('schedule.epochs=1', 'run.evaluate_every=0', f'model.checkpoint={trained}'), data, run)
+    return run
+
+
+def changed(run: Path, folder: Path, **model) -> Path:
+    """A copy of a run with another start."""
+    shutil.copytree(run, folder)
+    recipe = yaml.safe_load((run / 'recipe.yaml').read_text())
+    recipe['model'].update(model)
+    (folder / 'recipe.yaml').write_text(yaml.safe_dump(recipe))
+    return folder
+
+
+class TestCard:
+    def test_names_the_images_of_all_stages(self, trained, second, tmp_path):
+        build_folder(second, tmp_path / 'out', 'somebody/two')
+        card = ModelCard.load(tmp_path / 'out' / 'README.md')
+        assert 'In 2 stages, each from the weights of the one before' in card.text
+        assert '1. 2 epochs at 32 x 32 pixels: 48 synthetic images of 8 vehicles' in card.text
+        assert '2. 1 epoch at 32 x 32 pixels: the same images.' in card.text
+        assert '**Trained on synthetic images only.**' in card.text
+        assert card.data.license == 'apache-2.0'
+        for path in (tmp_path / 'out').glob('*.[my]*'):  # README.md, recipe.yaml, recipe_1.yaml
+            assert str(trained.parent) not in path.read_text()
+
+    @pytest.mark.parametrize('start', ['checkpoint', 'init_from'])
+    def test_its_commands_train_the_same_model_again(self, trained, second, data, tmp_path, monkeypatch, start):
+        run = second
+        if start == 'init_from':
+            run = tmp_path / 'second'
+            settings = f'model.init_from={trained / "model" / "model.safetensors"}'
+            train(quick('schedule.epochs=1', 'run.evaluate_every=0', settings), data, run)
+        folder = tmp_path / 'somewhere' / 'else'
+        build_folder(run, folder, 'somebody/two')
+        (folder / 'noisy-|-patterns').symlink_to(data)
+        monkeypatch.chdir(folder)
+        commands = read_command(ModelCard.load('README.md')).split(' && ')
+        assert len(commands) == 2
+        for command in commands:
+            assert main(shlex.split(command)[1:]) == 0
+        weights, again = (load_file(path / 'model.safetensors') for path in (run / 'model', Path('runs/two/model')))
+        assert weights.keys() == again.keys()
+        assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+    def test_other_images_of_a_later_stage(self, trained, second, tmp_path):
+        other = write_vehicles(tmp_path / 'street', identities=9)
+        run = tmp_path / 'run'
+        train(quick('schedule.epochs=1', 'run.evaluate_every=0', f'model.checkpoint={second}'), other, run)
+        stages = training_stages(run)
+        text = describe_stages(stages)
+        assert 'In 3 stages' in text
+        assert '3. 1 epoch at 32 x 32 pixels: 36 images of 6 vehicles, the training part of "street"' in text
+        assert not all_synthetic(stages)  # nobody said so
+        with pytest.raises(ValueError, match='--license'):
+            build_folder(run, tmp_path / 'out', 'somebody/three')
+        write_about(other, 'street', 'More squares.', synthetic=True)
+        train(quick('schedule.epochs=1', 'run.evaluate_every=0', f'model.checkpoint={second}'), other, run)
+        assert all_synthetic(training_stages(run))
+
+
+class TestStart:
+    @pytest.mark.parametrize(
+        'start',
+        [
+            {'checkpoint': 'gone/model.safetensors'},
+            {'init_from': 'gone/weights.pth'},
+            {'name': 'local-dir:gone'},
+        ],
+    )
+    def test_weights_of_unknown_origin_are_said(self, trained, tmp_path, start):
+        run = changed(trained, tmp_path / 'run', **start)
+        stages = training_stages(run)
+        assert len(stages) == 1
+        assert not all_synthetic(stages)
+        assert 'from weights whose own training data are not recorded' in describe_stages(stages)
+
+    def test_weights_of_the_hub_are_named_instead(self, trained, tmp_path):
+        run = changed(trained, tmp_path / 'run', init_from='timm/resnet18.a1_in1k')
+        stages = training_stages(run)
+        assert not all_synthetic(stages)
+        assert 'not recorded' not in describe_stages(stages)
+        build_folder(run, tmp_path / 'out', 'somebody/x', licence='other')
+        assert 'had the weights of [timm/resnet18.a1_in1k]' in (tmp_path / 'out' / 'README.md').read_text()
+
+    def test_runs_in_a_circle_end(self, trained, tmp_path):
+        one = changed(trained, tmp_path / 'one', checkpoint=str(tmp_path / 'two'))
+        changed(trained, tmp_path / 'two', checkpoint=str(one))
+        assert len(training_stages(one)) == 2
+
+    def test_run_of_a_path(self, trained, tmp_path):
+        run = changed(trained, tmp_path / 'run')
+        (run / 'checkpoints').mkdir()
+        (run / 'checkpoints' / 'last.pt').touch()
+        (run / 'other').mkdir()
+        shutil.copy(run / 'model' / 'model.safetensors', run / 'other')
+        for path in ('', 'model', 'model/model.safetensors', 'checkpoints/last.pt'):
+            assert find_run(run / path) == run
+        # what merely lies in the folder of a run is none of its
+        for path in ('other', 'other/model.safetensors', '../nowhere', '..'):
+            assert find_run(run / path) is None
+
+    def test_damaged_record_is_named(self, trained, tmp_path):
+        run = changed(trained, tmp_path / 'run')
+        (run / 'data.json').write_text('{')
+        with pytest.raises(ValueError, match=r'data\.json: cannot be read'):
+            training_stages(run)
+        (run / 'data.json').write_text(json.dumps({}))
+        with pytest.raises(ValueError, match=r'data\.json'):
+            training_stages(run)

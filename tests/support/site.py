@@ -1,0 +1,44 @@
+"""A copy of the package, for processes that are to see another manifest or other models than this checkout has."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import timm_dpa
+import timm_dpa.hub
+import timm_dpa.train
+
+
+def copy_package(folder: Path, entries: Iterable[Any] = ()) -> Path:
+    """Copy all rooms, as an installation has them, without the models that come with it.
+
+    Args:
+        folder: to make.
+        entries: of the manifest, as dictionaries or `Release`.
+
+    Returns:
+        `folder`, which belongs on PYTHONPATH.
+    """
+    package = folder / 'timm_dpa'
+    # an editable install finds the other rooms beside the package, a copy holds them
+    for room, place in ((timm_dpa, package), (timm_dpa.train, package / 'train'), (timm_dpa.hub, package / 'hub')):
+        ignored = shutil.ignore_patterns('__pycache__', 'models')
+        shutil.copytree(Path(room.__file__).parent, place, ignore=ignored, dirs_exist_ok=True)
+    write_manifest(folder, entries)
+    return folder
+
+
+def write_manifest(site: Path, entries: Iterable[Any]) -> None:
+    """Give a copy another manifest."""
+    content = [entry if isinstance(entry, dict) else dataclasses.asdict(entry) for entry in entries]
+    (site / 'timm_dpa' / 'weights.json').write_text(json.dumps({'weights': content}), encoding='utf-8')
+
+
+def models_of(site: Path) -> Path:
+    """Where a copy looks for the models that come with it."""
+    return site / 'timm_dpa' / 'hub' / 'models'
