@@ -83,6 +83,13 @@ class TestFiles:
             assert 30 <= float(row['pitch']) <= 90
             assert 0 < float(row['visible']) <= 1
 
+    def test_the_description_holds_the_command(self, rendered, tmp_path):
+        about = json.loads((rendered / 'dataset.json').read_text())['description']
+        words = re.search('`timm-dpa (.*)`', about)[1].split()
+        assert words == ['synth', *OPTIONS]
+        assert main([*words, '--out', str(tmp_path / 'again'), '--workers', '1']) == 0
+        assert listing(tmp_path / 'again') == listing(rendered)
+
     def test_a_flight_is_one_place_in_one_light(self, rendered):
         flights = {}
         for row in table(rendered / 'images.csv'):

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,18 @@ class Plan:
                 raise ValueError(message)
 
     @property
+    def command(self) -> str:
+        """What renders this, without the folder. `clean` is no option of the command."""
+        words = [f'timm-dpa synth --ids {self.ids}']
+        for item in fields(self)[1:]:
+            value = getattr(self, item.name)
+            if value == item.default or item.name == 'clean':
+                continue
+            words.append('--size' if item.name == 'sizes' else f'--{item.name.replace("_", "-")}')
+            words += [f'{number:g}' for number in (value if isinstance(value, tuple) else (value,))]
+        return ' '.join(words)
+
+    @property
     def models(self) -> int:
         return -(-self.ids // self.siblings)
 
@@ -217,7 +229,7 @@ def render_data_set(
         out,
         'timm-dpa rendered vehicles',
         f'{plan.ids} rendered vehicles of {plan.models} models ({test} vehicles of other models for the test) seen by '
-        f'{plan.flights} flights of a drone, made by timm-dpa synth (seed {plan.seed}). No photograph is among them.',
+        f'{plan.flights} flights of a drone, made by `{plan.command}`. No photograph is among them.',
         synthetic=True,
     )
     for path in (out / _WORK).iterdir():
