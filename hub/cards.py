@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,6 +109,7 @@ def model_card(facts: CardFacts) -> ModelCard:
         base_model=facts.base_model,
         commands=facts.commands,
         results=[_row(result) for result in facts.results],
+        evaluations=[_evaluation_command(result, facts) for result in facts.results],
         chosen=next((_row(result)['name'] for result in facts.results if _was_chosen(result)), None),
         picture=facts.picture,
         picture_caption=facts.picture_caption,
@@ -164,6 +166,28 @@ def _row(result: dict[str, Any]) -> dict[str, Any]:
         'gallery': settings['gallery'],
         **{key: f'{100 * result["metrics"][key]:.2f}' for key, _, _ in _METRICS},
     }
+
+
+def _evaluation_command(result: dict[str, Any], facts: CardFacts) -> str:
+    """The command that measures these figures again; the data set is a folder of its name."""
+    data, settings = result['data'], result['settings']
+    words = ['timm-dpa', 'eval', '--model', facts.packaged_as or f'hf-hub:{facts.repo_id}']
+    words += ['--data', re.sub(r'\s+', '-', data['name']), '--protocol', settings['protocol']]
+    fraction = result['recipe']['data']['test_fraction'] if 'recipe' in result else None
+    if data['layout'] in ('csv', 'flat', 'folders') and not data['train']['images']:
+        fraction = 1
+    if fraction not in (None, 0.3):
+        words += ['--test-fraction', str(fraction)]
+    if settings['draws'] > 1:
+        words += ['--draws', str(settings['draws'])]
+    if settings['seed']:
+        words += ['--seed', str(settings['seed'])]
+    words += [f'--{word}' for word in ('rerank', 'flip') if settings.get(word)]
+    if settings.get('expand'):
+        words += ['--expand', str(settings['expand'])]
+    if settings.get('query_identities'):
+        words += ['--queries', *settings['query_identities']]
+    return shlex.join(words)
 
 
 def _was_chosen(result: dict[str, Any]) -> bool:

@@ -30,7 +30,7 @@ __all__ = ['build_folder', 'check_licence', 'check_repo_id', 'is_finished', 'rea
 
 _WEIGHTS = ('config.json', 'model.safetensors')
 _PICTURE = 'ranks.png'
-_USED_ID = re.compile(r"((?:hf-hub:|model='))[\w.-]+/[\w.-]+(?=['@])")
+_USED_ID = re.compile(r"((?:hf-hub:|model='))[\w.-]+/[\w.-]+(?=['@ ])")
 
 
 def check_repo_id(repo_id: str) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.data import create_transform, resolve_model_data_config
 
+from timm_dpa.cli import main
 from timm_dpa.demo import draw_vehicle
 from timm_dpa.downloads import WeightsError
 from timm_dpa.hub.golden import GOLDEN_FILE, check_golden
@@ -98,7 +100,7 @@ class TestFolder:
         assert {name for name in before if before[name] != after[name]} == {'README.md'}
         new = (tmp_path / 'out' / 'README.md').read_text()
         assert new == text.replace('somebody/small-dpa', 'other/name')
-        assert text.count('somebody/small-dpa') == 4
+        assert text.count('somebody/small-dpa') == 5
 
 
 class TestCard:
@@ -192,6 +194,48 @@ class TestWhatMustBeSaid:
         assert 'None were measured.' in card.text
         assert card.data.eval_results is None
         assert not (tmp_path / 'out' / 'recipe.yaml').exists()
+
+    def test_commands_give_the_figures_again(self, trained, tmp_path):
+        data, chosen = trained.parent / 'patterns', json.loads((trained / 'evaluation.json').read_text())
+        names = sorted({path.name.partition('_')[0] for path in (data / 'image_query').glob('*.jpg')})[:2]
+        options = [
+            '--protocol',
+            'cross-camera',
+            '--draws',
+            '3',
+            '--seed',
+            '2',
+            '--rerank',
+            '--flip',
+            '--queries',
+            *names,
+        ]
+        main(
+            [
+                'eval',
+                '--model',
+                str(trained),
+                '--data',
+                str(data),
+                '--out',
+                str(tmp_path / 'more'),
+                *options,
+                '--queries',
+                *names,
+            ]
+        )
+        build_folder(trained, tmp_path / 'out', 'somebody/x', results=[tmp_path / 'more'])
+        text = ModelCard.load(tmp_path / 'out' / 'README.md').text
+        commands = re.findall(r'^timm-dpa (eval .*)$', text, flags=re.MULTILINE)
+        expected = [chosen, json.loads((tmp_path / 'more' / 'evaluation.json').read_text())]
+        for command, written in zip(commands, expected, strict=True):
+            words = shlex.split(command)
+            assert words[1:5] == ['--model', 'hf-hub:somebody/x', '--data', 'noisy-|-patterns']
+            words[2], words[4] = str(trained), str(data)
+            main([*words, '--out', str(tmp_path / 'again')])
+            again = json.loads((tmp_path / 'again' / 'evaluation.json').read_text())
+            assert again['metrics'] == pytest.approx(written['metrics'], abs=2e-3)
+            assert again['settings'] == written['settings']
 
     def test_further_results_and_pictures_of_ones_own(self, trained, tmp_path):
         results = tmp_path / 'results'
