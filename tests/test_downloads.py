@@ -3,17 +3,16 @@
 import hashlib
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save
 
-import timm_dpa
 from tests.support.hub_client import HubClient, embed
 from tests.support.hub_server import ALWAYS, Corrupt, CutAnswer, LoopbackHub, Truncate
 from tests.support.models import TINY, create
+from tests.support.site import copy_package, models_of
 from timm_dpa.train.networks import save_model_folder
 from timm_dpa.train.recipe import ModelRecipe
 
@@ -73,8 +72,9 @@ def hub(files, other_files, tmp_path_factory):
     folder = tmp_path_factory.mktemp('classes')
     config = json.loads(files['config.json'])
     config['pretrained_cfg']['num_classes'] = config['num_classes'] = 7
-    names = ('plain', 'damaged', 'cut', 'short', 'tagged', 'swapped', 'rotten', 'private', 'gated', 'late')
+    names = ('both', 'plain', 'damaged', 'cut', 'short', 'tagged', 'swapped', 'rotten', 'private', 'gated', 'late')
     repos = {f'org/{name}': {'main': files} for name in names}
+    repos['mirror/packed'] = {'main': files}
     repos['org/plain'] = {'main': files, 'v0': {**files, WEIGHTS: save({'a': torch.zeros(1)})}}
     repos['org/foreign'] = {'main': {**files, WEIGHTS: other_files[WEIGHTS]}}
     repos['org/classes'] = {'main': with_classifier(files, 5, folder)}
@@ -91,17 +91,30 @@ def hub(files, other_files, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def site(files, tmp_path_factory) -> Path:
-    """A copy of the package whose manifest knows three tags."""
-    package = tmp_path_factory.mktemp('site') / 'timm_dpa'
-    shutil.copytree(Path(timm_dpa.__file__).parent, package, ignore=shutil.ignore_patterns('__pycache__'))
+def site(files, other_files, tmp_path_factory) -> Path:
+    """A copy of the package whose manifest knows some tags; weights of some come with it."""
     entries = [
         entry(files, 'tagged', revision=LoopbackHub.commit('org/tagged', 'main')),
         entry(files, 'swapped'),
         entry(files, 'rotten'),
+        entry(files, 'packed', repo='packed'),
+        entry(files, 'both'),
+        entry(files, 'lost'),
+        entry(files, 'broken', repo='broken'),
+        entry(files, 'nowhere', repo='nowhere'),
+        entry(other_files, 'packed', architecture='se_resnet18', repo='se'),
     ]
-    (package / 'weights.json').write_text(json.dumps({'weights': entries}))
-    return package.parent
+    site = copy_package(tmp_path_factory.mktemp('site'), entries)
+    for tag in ('packed', 'both', 'lost', 'broken'):
+        put(files[WEIGHTS], models_of(site) / f'dpa_resnet18.{tag}')
+    put(files[WEIGHTS][:-1] + bytes([files[WEIGHTS][-1] ^ 1]), models_of(site) / 'dpa_resnet18.broken')
+    put(other_files[WEIGHTS], models_of(site) / 'se_resnet18.packed')
+    return site
+
+
+def put(weights: bytes, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / WEIGHTS).write_bytes(weights)
 
 
 @pytest.fixture(scope='module')
@@ -208,6 +221,72 @@ class TestWrongContent:
         error = client.create(f'hf-hub:{repo}', **kwargs)
         assert error['type'] == 'ValueError'
         assert error['message'].startswith(message)
+
+
+class TestPackaged:
+    """Weights that came with the package."""
+
+    def test_need_no_hub(self, hub, client, expected):
+        before = len(hub.requests)
+        assert client.create('dpa_resnet18.packed', **ARGS) == expected
+        logits = client.create('dpa_resnet18.packed', num_classes=9, **ARGS)
+        assert len(bytes.fromhex(logits)) == 2 * 9 * 4
+        assert len(hub.requests) == before
+
+    def test_are_the_default_of_an_architecture_that_has_no_others(self, hub, client, other_files, tmp_path):
+        (tmp_path / WEIGHTS).write_bytes(other_files[WEIGHTS])
+        model = create('se_resnet18', **TINY)
+        model.load_state_dict(load_file(tmp_path / WEIGHTS))
+        model.pretrained_cfg['input_size'] = (3, 64, 64)
+        assert client.create('se_resnet18', **ARGS) == embed(model)
+
+    def test_tags_are_those_that_exist(self, client):
+        _, table, _ = client.cli('models', '*_resnet18')
+        tags = {line.split()[0]: line.split('  ')[-1] for line in table.splitlines()}
+        assert tags['dpa_resnet18'].split(', ') == ['tagged', 'swapped', 'rotten', 'packed', 'both', 'lost', 'broken']
+        assert tags['se_resnet18'] == 'packed'
+        error = client.create('dpa_resnet18.nowhere', **ARGS)
+        assert 'nowhere' in error['message']
+
+    def test_damaged_ones_are_refused(self, client):
+        error = client.create('dpa_resnet18.broken', **ARGS)
+        assert error['type'] == 'WeightsError'
+        assert error['message'].startswith('dpa_resnet18.broken: ')
+        assert 'has SHA-256 ' in error['message']
+        assert error['message'].endswith('install timm-dpa again')
+
+    def test_of_another_architecture(self, client):
+        error = client.create('dpa_resnet18.packed')  # without the options of the small one
+        assert error['type'] == 'ValueError'
+        assert error['message'].startswith('dpa_resnet18.packed: weights of another architecture')
+
+    def test_a_file_of_ones_own_goes_before_them(self, client, tmp_path):
+        model_files(tmp_path / 'm', 'dpa', seed=7)
+        found = client.create(
+            'dpa_resnet18.packed', pretrained_cfg_overlay={'file': str(tmp_path / 'm' / WEIGHTS)}, **ARGS
+        )
+        model = create('dpa_resnet18', **TINY)
+        model.load_state_dict(load_file(tmp_path / 'm' / WEIGHTS))
+        model.pretrained_cfg['input_size'] = (3, 64, 64)
+        assert found == embed(model)
+
+    def test_the_hub_of_the_manifest_goes_first(self, hub, client, expected):
+        assert client.create('dpa_resnet18.both', **ARGS) == expected
+        assert f'GET org/both main {WEIGHTS}' in asked(hub, 'org/both')
+
+    def test_they_stand_in_where_the_hub_has_none(self, hub, client, expected):
+        assert client.create('dpa_resnet18.lost', **ARGS) == expected
+        assert asked(hub, 'org/lost')
+
+    def test_an_organisation_that_was_asked_for_is_taken_or_missed(self, hub, site, expected, tmp_path):
+        environment = {**hub.environment, 'TIMM_DPA_HUB_ORG': 'mirror'}
+        with HubClient(tmp_path / 'home', environment, site) as client:
+            assert client.create('dpa_resnet18.packed', **ARGS) == expected
+            assert f'GET mirror/packed main {WEIGHTS}' in asked(hub, 'mirror/packed')
+            error = client.create('dpa_resnet18.lost', **ARGS)
+        assert error['type'] == 'WeightsError'
+        assert error['message'].startswith('mirror/lost: no such repository')
+        assert error['message'].endswith('without TIMM_DPA_HUB_ORG the weights of the package are taken')
 
 
 class TestNotThere:

@@ -63,4 +63,6 @@ def test_loop_of_your_own_of_the_readme_runs(tmp_path):
 
 
 def test_table_of_the_readme_is_that_of_the_package():
-    assert zoo_table(markdown=True) in README
+    """But for the tags, the last column, which change with each release."""
+    lines = [line.removesuffix('|').rpartition('|')[0] + '|' for line in zoo_table(markdown=True).splitlines()]
+    assert '\n'.join(lines) in README

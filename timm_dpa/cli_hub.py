@@ -11,6 +11,8 @@ from timm_dpa.cli_options import VerbMaker, image_size, read_recipe
 
 __all__ = ['add_hub_verbs']
 
+_SETTING = re.compile(r'\w+\.[\w.]+=')
+
 
 def add_hub_verbs(verb: VerbMaker) -> None:
     """Add the verbs of this room."""
@@ -168,10 +170,13 @@ def _package(args: argparse.Namespace, facts: dict[str, Any]) -> None:
 def _zoo(args: argparse.Namespace) -> None:
     from timm_dpa.hub.family import choose_architectures, train_family
 
-    recipe = read_recipe(args, ['run.evaluate_every=0', *args.settings])
+    models, tests = ([word for word in words or () if not _SETTING.match(word)] for words in (args.models, args.test))
+    # argparse gives the settings that follow an option with several values to it
+    settings = [word for word in (*(args.models or ()), *args.test) if _SETTING.match(word)]
+    recipe = read_recipe(args, ['run.evaluate_every=0', *settings, *args.settings])
     tag = args.tag or re.sub('[^a-z0-9]+', '_', f'{Path(args.recipe).stem}_{Path(args.data).stem}'.lower()).strip('_')
-    chosen = choose_architectures(args.models or [f'*_resnet{args.depth}'])
-    releases = train_family(chosen, recipe, args.data, args.out, tag, tests=args.test, licence=args.license)
+    chosen = choose_architectures(models or [f'*_resnet{args.depth}'])
+    releases = train_family(chosen, recipe, args.data, args.out, tag, tests=tests, licence=args.license)
     for release in releases:
         scores = [f', {key} {release.metrics[0][key]:.2f} %' for key in ('mAP', 'Rank-1') if release.metrics]
         print(f'{release.name}: {release.size / 1e6:.1f} MB{"".join(scores)}')

@@ -1,4 +1,4 @@
-"""A short training run that the tests of this folder publish."""
+"""Short training runs that the tests of this folder publish."""
 
 import shutil
 from pathlib import Path
@@ -20,3 +20,13 @@ def trained(tmp_path_factory) -> Path:
     train(quick('schedule.epochs=2', 'run.evaluate_every=1'), data, folder / 'run')
     shutil.rmtree(folder / 'run' / 'checkpoints')
     return folder / 'run'
+
+
+@pytest.fixture(scope='session')
+def standard(trained, tmp_path_factory) -> Path:
+    """An epoch of an architecture as it is, which a tag can stand for, on the same patterns."""
+    run = tmp_path_factory.mktemp('standard') / 'run'
+    recipe = quick('schedule.epochs=1', 'model.name=reid_resnet18', 'model.args={}')
+    train(recipe, trained.parent / 'patterns', run)
+    shutil.rmtree(run / 'checkpoints')
+    return run

@@ -1,6 +1,5 @@
 """Upload to a server on loopback with the real client, in a process of its own."""
 
-import dataclasses
 import json
 import re
 import shutil
@@ -10,11 +9,10 @@ import pytest
 import timm
 import torch
 
-import timm_dpa.hub
-import timm_dpa.train
 from tests.support.hub_client import TOKEN, HubClient, embed
 from tests.support.hub_server import ALWAYS, CutUpload, LoopbackHub, Refuse
 from tests.support.hub_storage import Account, Repository
+from tests.support.site import copy_package, models_of
 from timm_dpa.hub.model_folder import build_folder
 from timm_dpa.hub.weights import describe_release
 from timm_dpa.train.networks import save_model_folder
@@ -45,16 +43,9 @@ def released(tmp_path_factory) -> Path:
 @pytest.fixture(scope='module')
 def site(released, tmp_path_factory) -> Path:
     """A copy of the package that has a released model."""
-    package = tmp_path_factory.mktemp('site') / 'timm_dpa'
-    shutil.copytree(Path(timm_dpa.__file__).parent, package, ignore=shutil.ignore_patterns('__pycache__'))
-    # an editable install finds the other rooms beside the package, a copy holds them
-    for room in (timm_dpa.train, timm_dpa.hub):
-        source = Path(room.__file__).parent
-        shutil.copytree(source, package / source.name, ignore=shutil.ignore_patterns('__pycache__'), dirs_exist_ok=True)
-    shutil.copytree(released, package / 'hub' / 'models' / released.name)
-    release = describe_release(released, 'random', 'reid-random')
-    (package / 'weights.json').write_text(json.dumps({'weights': [dataclasses.asdict(release)]}))
-    return package.parent
+    site = copy_package(tmp_path_factory.mktemp('site'), [describe_release(released, 'random', 'reid-random')])
+    shutil.copytree(released, models_of(site) / released.name)
+    return site
 
 
 @pytest.fixture(scope='module')

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +13,10 @@ import timm
 import torch
 
 import timm_dpa
+from tests.support.site import copy_package
+from timm_dpa.hub.golden import check_golden
 from timm_dpa.hub.model_folder import build_folder
-from timm_dpa.hub.weights import MANIFEST, Release, describe_release, load_releases, record_release
+from timm_dpa.hub.weights import MANIFEST, MODELS, Release, describe_release, load_releases, record_release
 from timm_dpa.train.networks import save_model_folder
 from timm_dpa.train.recipe import ModelRecipe
 
@@ -43,7 +44,22 @@ def manifest(tmp_path) -> Path:
 
 def test_manifest_of_the_package_is_valid():
     assert Path(timm_dpa.__file__).parent / 'weights.json' == MANIFEST
-    assert {release.name for release in load_releases() if '/' in release.repo} <= set(timm.list_pretrained())
+    releases = load_releases()
+    there = {path.name for path in MODELS.glob('*') if (path / 'model.safetensors').is_file()}
+    assert there <= {release.name for release in releases}
+    offered = {release.name for release in releases if '/' in release.repo or release.name in there}
+    ours = timm.list_models(module='dpa_resnet')
+    assert {name for name in timm.list_pretrained() if name.partition('.')[0] in ours} == offered
+
+
+def test_models_of_the_package_are_those_of_its_manifest():
+    for release in load_releases():
+        folder = MODELS / release.name
+        if folder.exists():
+            known = describe_release(folder, release.tag, release.repo)
+            assert dataclasses.replace(known, revision=release.revision) == release
+            assert check_golden(folder) <= 1e-4
+            assert max(path.stat().st_size for path in folder.rglob('*')) < 55e6
 
 
 def test_entries_are_added_and_replaced(manifest):
@@ -113,21 +129,13 @@ def test_results_and_command_come_from_the_card(trained, tmp_path):
     assert release.command.startswith('timm-dpa train --recipe recipe.yaml --data ')
 
 
-def installed(folder: Path, entries: list[dict]) -> Path:
-    """A copy of the package with another manifest; returns what belongs on PYTHONPATH."""
-    package = folder / 'site' / 'timm_dpa'
-    shutil.copytree(Path(timm_dpa.__file__).parent, package, ignore=shutil.ignore_patterns('__pycache__'))
-    (package / 'weights.json').write_text(json.dumps({'weights': entries}))
-    return package.parent
-
-
 def test_organisation_of_the_tags(tmp_path):
     """Of the entry; of the variable, and then its newest revision; none, and then no tag."""
     entries = [
         dataclasses.asdict(GOOD),
         dataclasses.asdict(dataclasses.replace(GOOD, architecture='se_resnet18', repo='unpublished', revision=None)),
     ]
-    site = installed(tmp_path, entries)
+    site = copy_package(tmp_path / 'site', entries)
     code = """
 import timm, timm_dpa
 from timm.models import get_pretrained_cfg

@@ -29,14 +29,9 @@ def copy_package(folder: Path, entries: Iterable[Any] = ()) -> Path:
     for room, place in ((timm_dpa, package), (timm_dpa.train, package / 'train'), (timm_dpa.hub, package / 'hub')):
         ignored = shutil.ignore_patterns('__pycache__', 'models')
         shutil.copytree(Path(room.__file__).parent, place, ignore=ignored, dirs_exist_ok=True)
-    write_manifest(folder, entries)
-    return folder
-
-
-def write_manifest(site: Path, entries: Iterable[Any]) -> None:
-    """Give a copy another manifest."""
     content = [entry if isinstance(entry, dict) else dataclasses.asdict(entry) for entry in entries]
-    (site / 'timm_dpa' / 'weights.json').write_text(json.dumps({'weights': content}), encoding='utf-8')
+    (package / 'weights.json').write_text(json.dumps({'weights': content}), encoding='utf-8')
+    return folder
 
 
 def models_of(site: Path) -> Path:

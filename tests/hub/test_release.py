@@ -1,0 +1,252 @@
+"""A release of the package: from a run to the tag that an installation loads, in processes of their own."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import timm
+from huggingface_hub import ModelCard
+
+from tests.support.hub_client import TOKEN, HubClient, embed
+from tests.support.hub_server import LoopbackHub
+from tests.support.hub_storage import Account
+from tests.support.site import copy_package, models_of
+from timm_dpa.cli import main
+from timm_dpa.demo import draw_vehicle
+from timm_dpa.hub.golden import check_golden
+from timm_dpa.hub.release import release_model
+from timm_dpa.hub.weights import load_releases
+
+PROJECT = Path(__file__).parents[2]
+FILES = ['README.md', 'config.json', 'model.safetensors', 'ranks.png', 'recipe.yaml', 'test/golden.safetensors']
+NAME = 'reid_resnet18.squares'
+#: nobody answers there
+UNREACHABLE = {'HF_ENDPOINT': 'http://127.0.0.1:9', 'HF_HUB_DISABLE_XET': '1'}
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file()}
+
+
+def run_python(code: str, site: Path, folder: Path, *, search: bool = False, **environment: str) -> tuple[str, str]:
+    """What a process that has `site` in front prints, and its errors."""
+    path = os.pathsep.join([str(site), *([str(PROJECT)] if search else [])])
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=folder,
+        env={**os.environ, **UNREACHABLE, 'HF_HOME': str(folder), 'PYTHONPATH': path, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.fixture(scope='module')
+def evaluated(trained, standard, tmp_path_factory) -> Path:
+    """Results of `timm-dpa eval` on the images of another data set."""
+    folder = tmp_path_factory.mktemp('evaluated')
+    (folder / 'street').symlink_to(trained.parent / 'patterns' / 'image_test')
+    out = folder / 'eval'
+    options = ['--test-fraction', '1', '--precision', 'fp32', '--out', str(out)]
+    assert main(['eval', '--model', str(standard), '--data', str(folder / 'street'), *options]) == 0
+    return out
+
+
+@pytest.fixture(scope='module')
+def site(standard, evaluated, tmp_path_factory) -> Path:
+    """A copy of the package that has released the run."""
+    site = copy_package(tmp_path_factory.mktemp('released'))
+    release_model(
+        standard,
+        'squares',
+        manifest=site / 'timm_dpa' / 'weights.json',
+        models=models_of(site),
+        results=[evaluated],
+        half=True,
+    )
+    return site
+
+
+@pytest.fixture(scope='module')
+def expected(site) -> str:
+    """Outputs of the stored weights, loaded from their folder."""
+    return embed(timm.create_model(f'local-dir:{models_of(site) / NAME}', pretrained=True))
+
+
+class TestFolder:
+    def test_holds_what_goes_to_the_hub_and_nothing_else_stays(self, site):
+        assert [path.name for path in models_of(site).iterdir()] == [NAME]
+        assert list(listing(models_of(site) / NAME)) == FILES
+        assert check_golden(models_of(site) / NAME) <= 1e-5
+
+    def test_manifest_has_digest_metrics_and_command(self, site, standard, evaluated):
+        (release,) = load_releases(site / 'timm_dpa' / 'weights.json')
+        weights = (models_of(site) / NAME / 'model.safetensors').read_bytes()
+        assert (release.name, release.repo, release.revision) == (NAME, NAME, None)
+        assert (release.sha256, release.size) == (hashlib.sha256(weights).hexdigest(), len(weights))
+        assert release.size < 0.51 * (standard / 'model' / 'model.safetensors').stat().st_size
+        for row, folder in zip(release.metrics, (standard, evaluated), strict=True):
+            written = json.loads((folder / 'evaluation.json').read_text())
+            assert row['data'] == written['data']['name']
+            assert row['mAP'] == pytest.approx(100 * written['metrics']['mAP'], abs=0.00501)
+        assert release.command.startswith('timm-dpa train --recipe recipe.yaml --data ')
+        assert release.cfg == {'input_size': [3, 32, 32]}
+
+    def test_card_loads_it_by_its_tag(self, site, tmp_path):
+        card = ModelCard.load(models_of(site) / NAME / 'README.md')
+        assert re.search(r'These weights come with\s+it', card.text)
+        assert f"FeatureExtractor('{NAME}')" in card.text
+        assert f"'hf-hub:ORG/{NAME}'" in card.text
+        example = re.search(r'```python\n(.*?)```', card.text, flags=re.DOTALL).group(1)
+        draw_vehicle(0, 0).save(tmp_path / 'crop.jpg')
+        code = f'{example}\nprint(tuple(embedding.shape), round(float(embedding.norm()), 4))'
+        assert run_python(code, site, tmp_path)[0].strip() == '(1, 512) 1.0'
+
+    def test_nothing_is_overwritten_and_nothing_stays_after_an_error(self, site, standard, trained, tmp_path):
+        manifest, models = site / 'timm_dpa' / 'weights.json', models_of(site)
+        before = listing(site)
+        with pytest.raises(FileExistsError, match='is there already'):
+            release_model(standard, 'squares', manifest=manifest, models=models)
+        with pytest.raises(ValueError, match='options of its own'):
+            release_model(trained, 'small', manifest=manifest, models=models)
+        with pytest.raises(ValueError, match='wrong tag'):
+            release_model(standard, 'Not-A-Tag', manifest=manifest, models=models)
+        with pytest.raises(FileNotFoundError, match='no such manifest'):
+            release_model(standard, 'other', manifest=tmp_path / 'none.json', models=models)
+        assert listing(site) == before
+
+
+class TestLoaded:
+    CODE = f"""
+import timm, timm_dpa
+from tests.support.hub_client import embed
+ours = timm.list_models(module='dpa_resnet')
+print([name for name in timm.list_pretrained() if name.partition('.')[0] in ours])
+model = timm.create_model('reid_resnet18', pretrained=True)
+print(model.pretrained_cfg['tag'], model.num_classes, model.pretrained_cfg['input_size'])
+print(embed(model) == embed(timm.create_model('{NAME}', pretrained=True)), embed(model))
+"""
+
+    def test_by_its_architecture_alone_without_a_connection(self, site, expected, tmp_path):
+        """And by commands, which warn of random weights otherwise."""
+        draw_vehicle(0, 0).save(tmp_path / 'crop.jpg')
+        code = f'{self.CODE}\nfrom timm_dpa.cli import main\n'
+        code += "main('embed crop.jpg --model reid_resnet18 --out v.safetensors'.split())"
+        out, errors = run_python(code, site, tmp_path, search=True)
+        assert out.startswith(f"['{NAME}']\nsquares 0 (3, 32, 32)\nTrue {expected}\n")
+        assert (tmp_path / 'v.safetensors').is_file()
+        assert 'random' not in errors
+
+    def test_no_tag_without_its_weights(self, site, tmp_path):
+        other = tmp_path / 'other'
+        shutil.copytree(site, other)
+        shutil.rmtree(models_of(other))
+        code = "import timm, timm_dpa\nprint([name for name in timm.list_pretrained() if 'squares' in name])\n"
+        code += "try: timm.create_model('reid_resnet18', pretrained=True)\nexcept RuntimeError as error: print(error)"
+        out, _ = run_python(code, other, tmp_path)
+        assert out.startswith('[]\n')
+        assert 'No pretrained weights' in out
+
+    def test_from_the_wheel(self, site, expected, tmp_path):
+        pytest.importorskip('setuptools', minversion='77')
+        tree = tmp_path / 'tree'
+        for room in ('timm_dpa', 'train', 'hub'):
+            ignored = shutil.ignore_patterns('__pycache__', 'models')
+            shutil.copytree(PROJECT / room, tree / room, ignore=ignored)
+        for name in ('pyproject.toml', 'README.md', 'LICENSE'):
+            shutil.copy(PROJECT / name, tree)
+        built = {}
+        for name in ('without', 'with'):
+            if name == 'with':
+                shutil.copytree(models_of(site), tree / 'hub' / 'models')
+                shutil.copy(site / 'timm_dpa' / 'weights.json', tree / 'timm_dpa')
+            code = f"from setuptools.build_meta import build_wheel; build_wheel('{tmp_path / name}')"
+            (tmp_path / name).mkdir()
+            done = subprocess.run([sys.executable, '-c', code], cwd=tree, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            assert 'would be ignored' not in done.stderr
+            (wheel,) = (tmp_path / name).glob('*.whl')
+            with zipfile.ZipFile(wheel) as file:
+                file.extractall(tmp_path / name)
+            built[name] = models_of(tmp_path / name)
+        assert not built['without'].exists()
+        assert listing(built['with']) == listing(models_of(site))
+        out, _ = run_python(self.CODE, tmp_path / 'with', tmp_path, search=True)
+        assert out.endswith(f'True {expected}\n')
+
+
+class TestHub:
+    def test_goes_up_and_is_then_taken_from_there_or_from_the_package(self, site, expected, tmp_path):
+        site = shutil.copytree(site, tmp_path / 'site')
+        with LoopbackHub(accounts={TOKEN: Account('me', orgs=('org',))}) as hub:
+            with HubClient(tmp_path / 'me', {**hub.environment, 'HF_TOKEN': TOKEN}, site) as client:
+                status, out, errors = client.cli('publish', '--all', '--org', 'org')
+                assert status == 0, errors
+            repository = hub.repos[f'org/{NAME}']
+            (release,) = load_releases(site / 'timm_dpa' / 'weights.json')
+            assert (release.repo, release.revision) == (f'org/{NAME}', repository.history()[0].id)
+            uploaded = repository.contents()
+            del uploaded['.gitattributes']
+            folder = listing(models_of(site) / NAME)
+            card = folder.pop('README.md').decode().replace(f'ORG/{NAME}', f'org/{NAME}')
+            assert uploaded.pop('README.md').decode() == card
+            assert uploaded == folder
+            out, _ = run_python(TestLoaded.CODE, site, tmp_path, search=True, **hub.environment)
+            assert out.endswith(f'True {expected}\n')
+            assert f'GET org/{NAME} {release.revision} model.safetensors' in hub.requests
+        shutil.rmtree(tmp_path / 'hub')  # the cache
+        out, errors = run_python(TestLoaded.CODE, site, tmp_path, search=True)
+        assert out.endswith(f'True {expected}\n')
+        assert f'org/{NAME}' in errors
+        assert 'the same weights are taken from the package' in errors
+
+
+@pytest.fixture(scope='module')
+def empty(tmp_path_factory) -> Path:
+    """A copy of the package without a release."""
+    return copy_package(tmp_path_factory.mktemp('empty'))
+
+
+@pytest.fixture(scope='module')
+def client(empty, tmp_path_factory):
+    with HubClient(tmp_path_factory.mktemp('home'), UNREACHABLE, empty) as client:
+        yield client
+
+
+class TestCommand:
+    def test_releases_as_the_function_does(self, client, empty, site, standard, evaluated):
+        command = ['--package', '--tag', 'squares', '--half', '--results', str(evaluated)]
+        status, out, errors = client.cli('publish', str(standard), *command)
+        assert status == 0, errors
+        assert f"timm.create_model('{NAME}', pretrained=True)" in out
+        assert listing(models_of(empty)) == listing(models_of(site))
+        assert (empty / 'timm_dpa' / 'weights.json').read_text() == (site / 'timm_dpa' / 'weights.json').read_text()
+
+    @pytest.mark.parametrize(
+        ('argv', 'message'),
+        [
+            (['RUN', '--package'], '--package takes a folder and --tag'),
+            (['--package', '--tag', 'x'], '--package takes a folder and --tag'),
+            (['RUN', '--package', '--tag', 'x', '--repo-id', 'org/x'], 'takes no --repo-id'),
+            (['RUN', '--package', '--tag', 'x', '--dry-run', 'look'], '--dry-run'),
+            (['--all', '--org', 'org', '--package'], 'neither a folder nor --repo-id or --package'),
+            (['--all', '--org', 'org', '--half'], 'their cards take no options'),
+            (['nowhere', '--package', '--tag', 'x'], 'no such folder'),
+            (['RUN', '--repo-id', 'org/x', '--zoo', 'zoo'], '--zoo goes with --all'),
+            (['--all', '--org', 'org', '--zoo', 'zoo'], 'zoo/weights.json: no such manifest'),
+        ],
+    )
+    def test_wrong_use_is_one_line(self, client, standard, argv, message):
+        status, out, errors = client.cli('publish', *(str(standard) if word == 'RUN' else word for word in argv))
+        assert (status, out) == (2, '')
+        assert errors.count('\n') == 1
+        assert message in errors
