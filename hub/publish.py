@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, constants, get_token
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
 from timm_dpa import __version__
 from timm_dpa.downloads import file_sha256
@@ -190,6 +190,8 @@ def _explain(error: Exception, repo_id: str) -> str:
         return f'{repo_id}: this token may not write there; check the organisation, and that the token has write access'
     if status == 404:
         return f'{repo_id}: no such organisation or repository on {constants.ENDPOINT} that this token may write to'
+    if isinstance(error, OfflineModeIsEnabled):
+        return f'{repo_id}: HF_HUB_OFFLINE is set; unset it to publish'
     reason = ' '.join(str(error).split()) or type(error).__name__
     if isinstance(error, HfHubHTTPError):
         return f'{repo_id}: the Hub refused it ({reason})'

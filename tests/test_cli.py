@@ -171,6 +171,7 @@ class TestErrors:
         'out has other images': ('embed {crops}/0_0.png --out {vectors}', '5 images not in this run'),
         'out is of another model': ('embed {crops} --out {vectors} --model reid_resnet18', 'made with dpa_resnet18'),
         'unknown model': ('embed {crops} --out {tmp}/a --model dpa_resnet19', 'timm-dpa models'),
+        'unknown tag': ('embed {crops} --out {tmp}/a --model dpa_resnet18.none', 'dpa_resnet18; timm-dpa models'),
         'unknown device': ('embed {crops} --out {tmp}/a --device gpu', 'device gpu'),
         'no batch': ('embed {crops} --out {tmp}/a --batch-size 0', 'batch_size'),
         'three sizes': ('embed {crops} --out {tmp}/a --image-size 1 2 3', '--image-size'),

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from tests.support.hub_client import HubClient, embed
-from tests.support.hub_server import ALWAYS, Corrupt, CutAnswer, LoopbackHub, Truncate
+from tests.support.hub_server import ALWAYS, Corrupt, CutAnswer, LoopbackHub, Refuse, Truncate
 from tests.support.models import TINY, create
 from tests.support.site import copy_package, models_of
 from timm_dpa.train.networks import save_model_folder
@@ -73,7 +73,7 @@ def hub(files, other_files, tmp_path_factory):
     config = json.loads(files['config.json'])
     config['pretrained_cfg']['num_classes'] = config['num_classes'] = 7
     names = ('both', 'plain', 'damaged', 'cut', 'short', 'tagged', 'swapped', 'rotten', 'private', 'gated', 'late')
-    repos = {f'org/{name}': {'main': files} for name in names}
+    repos = {f'org/{name}': {'main': files} for name in (*names, 'down')}
     repos['mirror/packed'] = {'main': files}
     repos['org/plain'] = {'main': files, 'v0': {**files, WEIGHTS: save({'a': torch.zeros(1)})}}
     repos['org/foreign'] = {'main': {**files, WEIGHTS: other_files[WEIGHTS]}}
@@ -82,6 +82,9 @@ def hub(files, other_files, tmp_path_factory):
     repos['org/text'] = {'main': {**files, WEIGHTS: b'<html>Not found</html>'}}
     repos['org/nothing'] = {'main': {'README.md': b'# Nothing'}}
     repos['org/unweighted'] = {'main': {'config.json': files['config.json']}}
+    newer = {**json.loads(files['config.json']), 'model_args': {'new_option': True}}
+    repos['org/newer'] = {'main': {**files, 'config.json': json.dumps(newer).encode()}}
+    repos['org/torn'] = {'main': {**files, 'config.json': b'{"architecture": '}}
     # a sound safetensors file that is not the released one
     repos['org/swapped'] = {'main': {**files, WEIGHTS: save({'a': torch.zeros(1)})}}
     with LoopbackHub(repos) as hub:
@@ -310,6 +313,32 @@ class TestNotThere:
         )
         assert (status, out) == (1, '')
         assert re.fullmatch(f'timm-dpa embed: {message}\n', errors)
+
+    @pytest.mark.parametrize(
+        ('source', 'message'),
+        [
+            ('org/foreign', r'org/foreign: weights of another architecture, layer3\.attn\.\S+ is missing, .*'),
+            ('org/newer', r'hf-hub:org/newer: its configuration makes no model \(.* argument .new_option.\)'),
+            ('org/torn', r'hf-hub:org/torn: its config\.json cannot be read \(Expecting value: .*\)'),
+        ],
+    )
+    def test_what_cannot_be_used(self, client, tmp_path, source, message):
+        (tmp_path / 'a.jpg').touch()
+        status, out, errors = client.cli(
+            'embed', str(tmp_path / 'a.jpg'), '--out', str(tmp_path / 'v.safetensors'), '--model', f'hf-hub:{source}'
+        )
+        assert (status, out) == (2, '')
+        assert re.fullmatch(f'timm-dpa embed: {message}\n', errors)
+
+    def test_hub_that_answers_with_an_error_is_no_missing_connection(self, hub, client, expected):
+        fault = Refuse('HEAD org/down * config.json', times=ALWAYS, status=410)
+        hub.faults.append(fault)
+        status, _, errors = client.cli('export', 'hf-hub:org/down', '--out', 'down.onnx')
+        assert status == 1
+        message = r'timm-dpa export: org/down: the Hub answered with an error \(.*410.*\); try again\n'
+        assert re.fullmatch(message, errors)
+        fault.times = 0
+        assert client.create('hf-hub:org/down') == expected
 
     def test_server_gone_takes_what_is_cached(self, hub, client, expected):
         assert client.create('hf-hub:org/plain') == expected

@@ -42,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # file names are any bytes
             stream.reconfigure(errors='surrogateescape' if stream.encoding == 'utf-8' else 'backslashreplace')
     logging.basicConfig(level=logging.WARNING, format='timm-dpa: %(message)s', stream=sys.stderr)
+    hub_logger = logging.getLogger('huggingface_hub')
+    hub_logger.propagate = False  # it prints by itself
+    if 'HF_HUB_VERBOSITY' not in os.environ:
+        hub_logger.setLevel(logging.ERROR)  # each attempt would be two lines; what matters ends as one, in an error
     try:
         args.run(args)
         print(end='', flush=True)  # a closed pipe or a full disk shows here
@@ -56,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # ... | head
         _discard_output()
         return 0
-    except (ValueError, TypeError, FileNotFoundError, NotADirectoryError) as error:
+    except (ValueError, TypeError, FileNotFoundError, FileExistsError, NotADirectoryError) as error:
         print(f'timm-dpa {args.verb}: {_one_line(error)}', file=sys.stderr)
         return 2
     except (RuntimeError, OSError, MemoryError, ArithmeticError, ImportError) as error:

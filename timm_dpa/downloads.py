@@ -233,6 +233,8 @@ def explain(error: BaseException, source: str) -> str:
         error: what `huggingface_hub`, or timm through it, raised.
         source: what was asked for, such as `org/name@revision`.
     """
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
+        error = error.__cause__  # the Hub did answer
     source = source.removeprefix('hf-hub:').removeprefix('hf_hub:')
     repo, _, revision = source.partition('@')
     response = getattr(error, 'response', None)

@@ -325,12 +325,16 @@ def _create(name: str, pretrained: bool) -> nn.Module:
         return timm.create_model(name, pretrained=pretrained, num_classes=0)
     except WeightsError:
         raise
+    except json.JSONDecodeError as error:
+        raise ValueError(f'{name}: its config.json cannot be read ({error})') from error
     except ValueError as error:
-        if name in str(error):
+        if name.rpartition(':')[2] in str(error):
             raise
         raise ValueError(f'{name}: {error}') from error
+    except (TypeError, AssertionError) as error:
+        raise ValueError(f'{name}: its configuration makes no model ({error})') from error
     except RuntimeError as error:  # no such name, tag or weights
-        raise ValueError(f'{name}: {error}; timm-dpa models lists what there is') from error
+        raise ValueError(f'{name}: {str(error).rstrip(".")}; timm-dpa models lists what there is') from error
     except Exception as error:  # the Hub's errors are of many types
         if name.startswith('local-dir:'):
             if isinstance(error, FileNotFoundError):

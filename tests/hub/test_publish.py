@@ -81,8 +81,10 @@ class TestRun:
     def test_twice_changes_nothing(self, hub, client, trained):
         published(client, str(trained), '--repo-id', 'org/twice')
         before = commits(hub, 'org/twice')
-        out = published(client, str(trained), '--repo-id', 'org/twice')
+        status, out, errors = client.cli('publish', str(trained), '--repo-id', 'org/twice')
+        assert status == 0
         assert '(nothing has changed)' in out
+        assert 'No files' not in errors  # the client's own words for it
         assert commits(hub, 'org/twice') == before
 
     def test_dry_run_writes_what_would_be_uploaded_and_asks_nobody(self, hub, client, trained, tmp_path):
@@ -204,6 +206,19 @@ class TestManifest:
             manifest.write_text(before)
 
 
+def test_no_connection_is_one_line(hub, client, released, tmp_path):
+    with HubClient(tmp_path / 'home', {**hub.environment, 'HF_TOKEN': TOKEN, 'HF_HUB_OFFLINE': '1'}) as offline:
+        status, _, errors = offline.cli('publish', str(released), '--repo-id', 'org/cold')
+    assert (status, errors) == (1, 'timm-dpa publish: org/cold: HF_HUB_OFFLINE is set; unset it to publish\n')
+    hub.stop()
+    try:
+        status, _, errors = client.cli('publish', str(released), '--repo-id', 'org/cold')
+    finally:
+        hub.start()
+    assert status == 1
+    assert re.fullmatch(r'timm-dpa publish: org/cold: the connection to \S+ was lost .*\n', errors)
+
+
 class TestWrongUse:
     @pytest.mark.parametrize(
         ('argv', 'message'),
@@ -214,6 +229,7 @@ class TestWrongUse:
             (['RUN', '--all', '--org', 'org'], '--all takes --org'),
             (['--all', '--org', 'org', '--license', 'mit'], 'their cards take no options'),
             (['RUN', '--repo-id', 'x'], 'ORG/NAME'),
+            (['RUN', '--repo-id', 'org/x', '--dry-run', '.'], 'is there already'),
             (['nowhere', '--repo-id', 'org/x'], 'no such folder'),
             (['RUN', '--repo-id', 'org/x', '--tag', 'x', '--create-pr'], 'no revision'),
             (['RUN', '--repo-id', 'org/x', '--tag', 'x', '--dry-run', 'd'], 'no revision'),

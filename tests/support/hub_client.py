@@ -55,8 +55,13 @@ class HubClient:
         return self._ask('create', name=name, **kwargs)
 
     def cli(self, *argv: str) -> tuple[int, str, str]:
-        """`timm-dpa ...`: exit status, what it printed, and its errors."""
-        return tuple(self._ask('cli', argv=list(argv)))
+        """`timm-dpa ...`: exit status, what it printed, and its errors with what others have logged."""
+        log = self.home / 'stderr.txt'
+        before = log.stat().st_size
+        status, out, errors = self._ask('cli', argv=list(argv))
+        with log.open('rb') as file:
+            file.seek(before)
+            return status, out, file.read().decode() + errors
 
     def _ask(self, verb: str, **arguments: Any) -> Any:
         self.process.stdin.write(json.dumps({'verb': verb, **arguments}) + '\n')
