@@ -160,9 +160,7 @@ def convert_checkpoint(
         for ours in ('mean', 'std'):
             cfg[ours] = tuple(round(value / 255, 7) for value in weights[f'pixel_{ours}'].flatten().tolist())
             left_out[f'pixel_{ours}'] = f'{ours} of config.json, for pixels in 0..1'
-    reduction = model.feature_info[-1]['reduction']
     cfg.update(
-        pool_size=(height // reduction, width // reduction),
         interpolation='bilinear' if source == 'torchreid' else 'bicubic',  # as each source resizes
         license=None,  # what the configuration says of the architecture is not known of these weights
         paper_name=None,

@@ -177,7 +177,11 @@ def write_model_folder(model: nn.Module, model_args: dict[str, Any], image_size:
     Raises:
         OSError: it cannot be written; what was there is still there.
     """
-    model.pretrained_cfg['input_size'] = (3, *image_size)
+    cfg = model.pretrained_cfg
+    cfg['input_size'] = (3, *image_size)
+    if cfg.get('pool_size'):
+        reduction = model.feature_info[-1]['reduction']
+        cfg['pool_size'] = tuple(-(-side // reduction) for side in image_size)
     temporary = folder.with_name(f'.{folder.name}.tmp{os.getpid()}')
     try:
         try:

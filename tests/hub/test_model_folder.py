@@ -69,6 +69,10 @@ class TestFolder:
         assert 'num_classes' not in config['model_args']
         assert config['pretrained_cfg']['license'] == 'apache-2.0'
         assert config['pretrained_cfg']['input_size'] == [3, 32, 32]
+        model = timm.create_model(f'local-dir:{folder}', pretrained=True)
+        with torch.no_grad():
+            pooled = model.forward_features(torch.zeros(1, 3, 32, 32)).shape[2:]
+        assert config['pretrained_cfg']['pool_size'] == list(pooled)
 
     def test_golden_tensors_are_the_embeddings_of_drawn_vehicles(self, folder):
         golden = load_file(folder / GOLDEN_FILE)

@@ -109,7 +109,7 @@ def test_a_folder_describes_itself(released):
     weights = (released / 'model.safetensors').read_bytes()
     assert (release.name, release.repo) == ('reid_resnet18.random', 'somebody/reid')
     assert (release.sha256, release.size) == (hashlib.sha256(weights).hexdigest(), len(weights))
-    assert release.cfg == {'input_size': [3, 64, 96], 'license': 'mit'}
+    assert release.cfg == {'input_size': [3, 64, 96], 'pool_size': [4, 6], 'license': 'mit'}
     assert (release.metrics, release.command) == ([], '')
 
 
