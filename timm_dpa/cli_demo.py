@@ -37,7 +37,7 @@ def add_demo_verb(verb: VerbMaker) -> None:
     )
     demo.add_argument('--ids', type=int, default=40, metavar='N', help='vehicles, 5 of each model (default 40)')
     demo.add_argument(
-        '--images-per-id', type=int, default=16, metavar='N', help='images of each; 6 of them are queries (default 16)'
+        '--images-per-id', type=int, default=12, metavar='N', help='images of each; 6 of them are queries (default 12)'
     )
 
 
@@ -68,13 +68,13 @@ def _demo(args: argparse.Namespace) -> None:
     )
     _run('eval', '--model', args.model, '--data', data, '--out', str(out))
     _run('plot', 'cmc', str(out), *names, '--out', cmc)
-    _run('plot', 'ranks', args.model, *names, '--data', data, '--queries', '6', '--top', '8', '--out', ranks)
+    _run('plot', 'ranks', args.model, *names, '--data', data, '--queries', '8', '--top', '5', '--out', ranks)
     _run('plot', 'cam', args.model, *names, '--images', *_look_alikes(Path(data)), '--out', heat_maps)
 
     metrics = json.loads((out / 'evaluation.json').read_text(encoding='utf-8'))['metrics']
     scores = (('Rank-1', 'rank1'), ('mAP', 'mAP'), ('mINP', 'mINP'))
     print(f'\n{label}: ' + ', '.join(f'{heading} {100 * metrics[key]:.1f} %' for heading, key in scores))
-    print(f'on {args.ids} rendered vehicles: synthetic images, of a seed that is used for nothing else')
+    print(f'on {args.ids} rendered vehicles: synthetic images, of a seed that nothing was trained on')
     if random:
         print(f'{label} has no released weights. These are random: numbers and pictures say nothing about the model')
     print(f"""

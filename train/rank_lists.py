@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import textwrap
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +106,7 @@ def rank_list_figure(
         _tile(axes, _GAP, middle + _LINE, query.path, _QUERY)
         for m, name in enumerate(names):
             top_edge = upper + m * row
-            lines = textwrap.wrap(plain_text(name), 17)
+            lines = _wrapped(plain_text(name), 15)
             label = '\n'.join(lines[:3] if len(lines) <= 3 else [*lines[:2], '…' + lines[-1][-16:]])
             _text(axes, 2 * _GAP + _TILE, top_edge + _LINE + 0.48 * _TILE, label, fontsize=9, fontweight='bold')
             score = f'AP {100 * query.ap[m]:.1f} %'
@@ -120,6 +120,17 @@ def rank_list_figure(
                 _text(axes, at + _TILE, top_edge + _LINE - 0.05, similarity, ha='right', fontsize=8, color='#444444')
                 _tile(axes, at, top_edge + _LINE, match.name, colour)
     return save_figure(figure, out)
+
+
+def _wrapped(name: str, width: int) -> list[str]:
+    """Lines of a name, broken after a space or a sign where that is possible."""
+    lines = ['']
+    for part in re.findall(r'[^\s._/-]+[\s._/-]*|[\s._/-]+', name):
+        if lines[-1] and len(lines[-1] + part.rstrip()) > width:
+            lines.append('')
+        whole = lines.pop() + part
+        lines += [whole[k : k + width] for k in range(0, len(whole.rstrip()), width)] or [whole]
+    return [line.strip() for line in lines]
 
 
 def _text(axes: Axes, x: float, y: float, text: str, **style) -> None:
