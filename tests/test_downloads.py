@@ -102,13 +102,12 @@ def site(files, other_files, tmp_path_factory) -> Path:
         entry(files, 'rotten'),
         entry(files, 'packed', repo='packed'),
         entry(files, 'both'),
-        entry(files, 'lost'),
         entry(files, 'broken', repo='broken'),
         entry(files, 'nowhere', repo='nowhere'),
         entry(other_files, 'packed', architecture='se_resnet18', repo='se'),
     ]
     site = copy_package(tmp_path_factory.mktemp('site'), entries)
-    for tag in ('packed', 'both', 'lost', 'broken'):
+    for tag in ('packed', 'both', 'broken'):
         put(files[WEIGHTS], models_of(site) / f'dpa_resnet18.{tag}')
     put(files[WEIGHTS][:-1] + bytes([files[WEIGHTS][-1] ^ 1]), models_of(site) / 'dpa_resnet18.broken')
     put(other_files[WEIGHTS], models_of(site) / 'se_resnet18.packed')
@@ -246,7 +245,7 @@ class TestPackaged:
     def test_tags_are_those_that_exist(self, client):
         _, table, _ = client.cli('models', '*_resnet18')
         tags = {line.split()[0]: line.split('  ')[-1] for line in table.splitlines()}
-        assert tags['dpa_resnet18'].split(', ') == ['tagged', 'swapped', 'rotten', 'packed', 'both', 'lost', 'broken']
+        assert tags['dpa_resnet18'].split(', ') == ['tagged', 'swapped', 'rotten', 'packed', 'both', 'broken']
         assert tags['se_resnet18'] == 'packed'
         error = client.create('dpa_resnet18.nowhere', **ARGS)
         assert 'nowhere' in error['message']
@@ -273,22 +272,18 @@ class TestPackaged:
         model.pretrained_cfg['input_size'] = (3, 64, 64)
         assert found == embed(model)
 
-    def test_the_hub_of_the_manifest_goes_first(self, hub, client, expected):
+    def test_go_before_those_of_the_hub(self, hub, client, expected):
         assert client.create('dpa_resnet18.both', **ARGS) == expected
-        assert f'GET org/both main {WEIGHTS}' in asked(hub, 'org/both')
-
-    def test_they_stand_in_where_the_hub_has_none(self, hub, client, expected):
-        assert client.create('dpa_resnet18.lost', **ARGS) == expected
-        assert asked(hub, 'org/lost')
+        assert asked(hub, 'org/both') == []
 
     def test_an_organisation_that_was_asked_for_is_taken_or_missed(self, hub, site, expected, tmp_path):
         environment = {**hub.environment, 'TIMM_DPA_HUB_ORG': 'mirror'}
         with HubClient(tmp_path / 'home', environment, site) as client:
             assert client.create('dpa_resnet18.packed', **ARGS) == expected
             assert f'GET mirror/packed main {WEIGHTS}' in asked(hub, 'mirror/packed')
-            error = client.create('dpa_resnet18.lost', **ARGS)
+            error = client.create('dpa_resnet18.both', **ARGS)
         assert error['type'] == 'WeightsError'
-        assert error['message'].startswith('mirror/lost: no such repository')
+        assert error['message'].startswith('mirror/both: no such repository')
         assert error['message'].endswith('without TIMM_DPA_HUB_ORG the weights of the package are taken')
 
 

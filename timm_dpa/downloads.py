@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import re
 from importlib.resources import files
@@ -38,10 +37,8 @@ __all__ = [
     'read_manifest',
 ]
 
-_logger = logging.getLogger(__name__)
-
 #: environment variable: the organisation on the Hub from which registered tags are downloaded, instead of the one in
-#: the manifest; read when timm_dpa is imported
+#: the manifest, and instead of the weights that come with this package; read when timm_dpa is imported
 ORG_VARIABLE = 'TIMM_DPA_HUB_ORG'
 
 WEIGHTS_FILE = 'model.safetensors'  # what timm's export writes
@@ -83,9 +80,7 @@ def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any)
     """`timm.models.build_model_with_cfg`, but weights from the Hub, or of this package, are checked first.
 
     A registered tag must have the SHA-256 that the manifest states; any other repository the one that the Hub states.
-    Where the Hub does not give what the manifest names, the same weights of this package are taken, if it has them; not
-    so for an organisation in `TIMM_DPA_HUB_ORG`, which was asked for. Names and shapes of the weights must be those of
-    the model, but for a classifier that is to be replaced.
+    Names and shapes of the weights must be those of the model, but for a classifier that is to be replaced.
 
     Raises:
         WeightsError: the download failed, or the weights are not what they should be.
@@ -97,7 +92,7 @@ def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any)
     cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), overlay)
     name = f'{variant}.{cfg.tag}' if cfg.tag else variant
     found = _find_checked(cfg, name, kwargs.get('cache_dir'))
-    source = cfg.hf_hub_id or (name if found else cfg.file) or name
+    source = name if found and cfg.file else cfg.hf_hub_id or cfg.file or name
     if found is not None:
         overlay.update(file=str(found), source='')
 
@@ -118,7 +113,10 @@ def _find_checked(cfg: PretrainedCfg, name: str, cache_dir: str | os.PathLike[st
     entry = read_manifest().get(name) if cfg.source != 'hf-hub' else None
     packaged = packaged_weights(name) if entry is not None else None
     if packaged is not None and cfg.file == str(packaged):
-        return _check_packaged(packaged, name, entry)
+        wrong = _what_is_wrong(packaged, entry)
+        if wrong is not None:
+            raise WeightsError(f'{name}: {packaged} {wrong}; install timm-dpa again')
+        return packaged
     if not cfg.hf_hub_id or cfg.hf_hub_filename or (cfg.source != 'hf-hub' and (cfg.file or cfg.state_dict)):
         return None
     try:
@@ -126,17 +124,7 @@ def _find_checked(cfg: PretrainedCfg, name: str, cache_dir: str | os.PathLike[st
     except WeightsError as error:
         if packaged is None:
             raise
-        if os.environ.get(ORG_VARIABLE):
-            raise WeightsError(f'{error}; without {ORG_VARIABLE} the weights of the package are taken') from error
-        _logger.warning('%s; the same weights are taken from the package', error)
-        return _check_packaged(packaged, name, entry)
-
-
-def _check_packaged(path: Path, name: str, entry: dict[str, Any]) -> Path:
-    wrong = _what_is_wrong(path, entry)
-    if wrong is not None:
-        raise WeightsError(f'{name}: {path} {wrong}; install timm-dpa again')
-    return path
+        raise WeightsError(f'{error}; without {ORG_VARIABLE} the weights of the package are taken') from error
 
 
 def _fetch(hub_id: str, entry: dict[str, Any] | None, cache_dir: str | os.PathLike[str] | None) -> Path:

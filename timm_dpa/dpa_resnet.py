@@ -7,6 +7,7 @@ bias (He et al., "FastReID", 2020; Luo et al., "Bag of Tricks", CVPRW 2019).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
 from .attention import create_stage_attn
-from .downloads import build_checked, hub_repository, packaged_weights, read_manifest
+from .downloads import ORG_VARIABLE, build_checked, hub_repository, packaged_weights, read_manifest
 from .norm import InstanceBatchNorm2d, VectorBatchNorm
 from .pooling import GeMPool
 
@@ -255,7 +256,7 @@ def _cfg(**kwargs) -> dict[str, Any]:
 
 
 def _released_cfgs(manifest: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """`arch.tag` -> configuration of all weights in the manifest that exist: on the Hub, else in this package."""
+    """`arch.tag` -> configuration of all weights in the manifest that exist: in this package, else on the Hub."""
     cfgs = {}
     for name, entry in manifest.items():
         repository, packaged = hub_repository(entry), packaged_weights(name)
@@ -263,7 +264,8 @@ def _released_cfgs(manifest: dict[str, dict[str, Any]]) -> dict[str, dict[str, A
             continue
         cfgs[name] = _cfg(
             hf_hub_id=repository,
-            file=str(packaged) if repository is None else None,
+            # the same bytes, without a connection; an organisation that was asked for is the user's choice
+            file=str(packaged) if packaged and not os.environ.get(ORG_VARIABLE) else None,
             # JSON has no tuples, timm's configurations have no lists
             **{key: tuple(value) if isinstance(value, list) else value for key, value in entry.get('cfg', {}).items()},
         )
