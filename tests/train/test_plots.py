@@ -336,6 +336,18 @@ class TestRankLists:
         assert [text for text in written if re.fullmatch(r'-?\d\.\d{3}', text)] == similarities
         assert [text for text in written if text.startswith('AP')] == [f'AP {100 * q.ap[0]:.1f} %' for q in ranked]
 
+    def test_long_names_stay_in_their_column(self, drawn, extractors, tmp_path):
+        name = 'dpa_resnet50.rendered'
+        out = rank_list_figure([(name, extractors[0])], drawn, tmp_path / 'ranks.png', queries=1, top=1)
+        short = rank_list_figure([('m', extractors[0])], drawn, tmp_path / 'short.png', queries=1, top=1)
+        # one tile is the query, one the match: what differs is the name alone
+        pixels, plain = (np.asarray(Image.open(path).convert('L'), int) for path in (out, short))
+        changed = np.nonzero((pixels != plain).any(axis=0))[0]
+        tiles = np.nonzero((pixels < 200).sum(axis=0) > 130)[0]
+        column = tiles[np.diff(tiles, append=tiles[-1]).argmax()], tiles[np.diff(tiles).argmax() + 1]
+        assert column[0] < changed.min()
+        assert changed.max() < column[1] - 5
+
     def test_seed(self, drawn, extractors):
         def shown(seed, **options):
             return [query.path for query in rank_lists(extractors[:1], drawn, queries=3, seed=seed, **options)]
