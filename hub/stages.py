@@ -93,7 +93,11 @@ def describe_stages(stages: Sequence[Stage]) -> str:
             text += f'\n{number}. {_describe_length(stage.recipe)}: '
             text += 'the same images.' if same else _describe_data(stage.data)
     if _has_start(first) and pretrained_origin(first.model) is None:
-        text += '\n\nTraining started from weights whose own training data are not recorded here.'
+        name = first.model.name
+        released = _start(first) is None and ':' not in name
+        unknown = 'weights whose own training data are not recorded here'
+        what = f'the weights `{name}` of timm-dpa' if released else unknown
+        text += f'\n\nTraining started from {what}.'
     return text
 
 

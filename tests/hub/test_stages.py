@@ -115,6 +115,11 @@ class TestStart:
         build_folder(run, tmp_path / 'out', 'somebody/x', licence='other')
         assert 'had the weights of [timm/resnet18.a1_in1k]' in (tmp_path / 'out' / 'README.md').read_text()
 
+    def test_released_weights_are_named_too(self, trained, tmp_path):
+        stages = training_stages(changed(trained, tmp_path / 'run', name='dpa_resnet50.rendered'))
+        assert not all_synthetic(stages)  # the card of a release need not say so
+        assert 'started from the weights `dpa_resnet50.rendered` of timm-dpa.' in describe_stages(stages)
+
     def test_runs_in_a_circle_end(self, trained, tmp_path):
         one = changed(trained, tmp_path / 'one', checkpoint=str(tmp_path / 'two'))
         changed(trained, tmp_path / 'two', checkpoint=str(one))
