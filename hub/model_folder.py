@@ -19,6 +19,7 @@ from timm_dpa import FeatureExtractor
 from timm_dpa.train.datasets import load_data
 from timm_dpa.train.drawn import draw_data_set
 from timm_dpa.train.networks import pretrained_origin
+from timm_dpa.train.provenance import describe_data
 from timm_dpa.train.rank_lists import rank_list_figure
 
 from .cards import CardFacts, model_card, read_results
@@ -215,6 +216,8 @@ def _draw_picture(folder: Path, name: str, pictures: str | os.PathLike[str] | No
             what = 'Drawn vehicles (synthetic), not photographs: they show how results look, not how good they are.'
         else:
             data = load_data(pictures, test_fraction=1)
-            what = f'Images of "{data.root.name}".'
+            about = describe_data(data)
+            what = f'{"Synthetic images" if about.get("synthetic") else "Images"} of "{about["name"]}"'
+            what += f': {about["description"]}' if about.get('description') else '.'
         rank_list_figure([(name, extractor)], data, folder / _PICTURE, queries=4, top=8)
     return f'{what} Green and ticked: the same vehicle as the query on the left. The number is the cosine similarity.'

@@ -253,7 +253,7 @@ class TestWhatMustBeSaid:
         card = ModelCard.load(tmp_path / 'out' / 'README.md')
         assert {result.dataset_name for result in card.data.eval_results} == {'noisy | patterns', 'street'}
         assert 'street: A street.' in card.text
-        assert 'Images of "patterns".' in card.text
+        assert 'Synthetic images of "noisy | patterns": Coloured squares under noise. Green' in card.text
 
 
 class TestWrongUse:
