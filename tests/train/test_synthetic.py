@@ -212,18 +212,18 @@ class TestWrongUse:
 
     def test_a_folder_of_something_else_stays(self, rendered, tmp_path, capsys):
         before = listing(rendered)
-        assert main(['synth', '--out', str(rendered), '--ids', '4']) == 1
+        assert main(['synth', '--out', str(rendered), '--ids', '4']) == 2
         assert 'holds a data set with another ids' in capsys.readouterr().err
         assert listing(rendered) == before
         (tmp_path / 'mine.txt').touch()
-        assert main(['synth', '--out', str(tmp_path), '--ids', '4']) == 1
+        assert main(['synth', '--out', str(tmp_path), '--ids', '4']) == 2
         assert 'name a new or empty folder' in capsys.readouterr().err
         assert [path.name for path in tmp_path.iterdir()] == ['mine.txt']
 
     def test_of_another_version(self, copied, capsys):
         settings = json.loads((copied / 'synth.json').read_text())
         (copied / 'synth.json').write_text(json.dumps({**settings, 'version': 0}))
-        assert main(['synth', '--out', str(copied), *OPTIONS]) == 1
+        assert main(['synth', '--out', str(copied), *OPTIONS]) == 2
         errors = capsys.readouterr().err
         assert errors.count('\n') == 1
         assert 'rendered by version 0 of the renderer' in errors
