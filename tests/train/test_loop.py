@@ -424,7 +424,7 @@ def test_parameters_without_gradient_do_not_stop_several_processes(data, tmp_pat
 @pytest.mark.slow
 def test_a_table_by_several_processes(data, tmp_path):
     out = together(data, tmp_path / 'table', 'ablate', 'table6', '--epochs', '1')
-    assert f'md: {tmp_path / "table" / "table.md"}' in out
+    assert f'md: {tmp_path / "table" / "table6.md"}' in out
 
 
 def steps_done(out: Path) -> int:
