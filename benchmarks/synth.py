@@ -11,14 +11,13 @@ without shading and shadows.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from pathlib import Path
 
 from timing import paired_ratio, show
 
-from timm_dpa.train.synthetic.dataset import Plan, render_data_set, render_identity
+from timm_dpa.train.synthetic.dataset import Plan, count_cores, render_data_set, render_identity
 from timm_dpa.train.synthetic.scenes import Studio
 from timm_dpa.train.synthetic.tracing import Scene
 
@@ -59,7 +58,7 @@ def main() -> None:
     parser.add_argument('--images', type=int, default=12, help='of each vehicle (default 12)')
     parser.add_argument('--pairs', type=int, default=3, help='of measurements of the ratio (default 3)')
     args = parser.parse_args()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    cores = count_cores()
     plan = Plan(args.vehicles * cores, args.images, seed=0, sizes=(args.pixels, args.pixels), test_share=0)
 
     few, studio = [0, 5], Studio(plan.seed)

@@ -26,7 +26,7 @@ from .sensor import degrade, vary
 from .tracing import Scene, build_solid
 from .vehicles import Identity, draw_identity, draw_model
 
-__all__ = ['Plan', 'render_data_set', 'render_identity']
+__all__ = ['Plan', 'count_cores', 'render_data_set', 'render_identity']
 
 _VERSION = 1  # raised when the same plan gives other images
 _SETTINGS = 'synth.json'
@@ -146,6 +146,12 @@ class Plan:
         order = np.random.default_rng([self.seed, 31]).permutation(self.models)
         return frozenset(int(m) for m in order[:count])
 
+    @property
+    def held_out(self) -> int:
+        """Vehicles of these models."""
+        test = self.test_models()
+        return sum(number // self.siblings in test for number in range(self.ids))
+
     def identity(self, number: int) -> Identity:
         model = draw_model(self.seed, number // self.siblings)
         return draw_identity(self.seed, number, model, number % self.siblings, self.alike)
@@ -209,7 +215,7 @@ def render_data_set(
     (out / ABOUT_FILE).unlink(missing_ok=True)
     for folder in (*_FOLDERS.values(), _WORK):
         (out / folder).mkdir(exist_ok=True)
-    workers = min(workers or _cores(), max(1, len(missing)))
+    workers = min(workers or count_cores(), max(1, len(missing)))
     done = (plan.ids - len(missing)) * plan.images_per_id
     bar = tqdm(
         total=plan.ids * plan.images_per_id,
@@ -224,12 +230,11 @@ def render_data_set(
             rows[number] = found
             bar.update(plan.images_per_id)
     _write_tables(out, plan, rows)
-    test = sum(n // plan.siblings in plan.test_models() for n in range(plan.ids))
     write_about(
         out,
         'timm-dpa rendered vehicles',
-        f'{plan.ids} rendered vehicles of {plan.models} models ({test} vehicles of other models for the test) seen by '
-        f'{plan.flights} flights of a drone, made by `{plan.command}`. No photograph is among them.',
+        f'{plan.ids} rendered vehicles of {plan.models} models ({plan.held_out} vehicles of other models for the test) '
+        f'seen by {plan.flights} flights of a drone, made by `{plan.command}`. No photograph is among them.',
         synthetic=True,
     )
     for path in (out / _WORK).iterdir():
@@ -238,7 +243,8 @@ def render_data_set(
     return out
 
 
-def _cores() -> int:
+def count_cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
