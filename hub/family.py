@@ -14,7 +14,7 @@ from timm.models import list_models
 from timm_dpa import FeatureExtractor
 from timm_dpa.downloads import file_sha256
 from timm_dpa.train.checkpoints import write_atomically
-from timm_dpa.train.datasets import ReIDData, load_data
+from timm_dpa.train.datasets import ReIDData, default_draws, load_data
 from timm_dpa.train.evaluation import check_protocol, evaluate_model, write_evaluation
 from timm_dpa.train.loop import train
 from timm_dpa.train.processes import joined_processes
@@ -124,15 +124,11 @@ def _load_tests(roots: Sequence[str | os.PathLike[str]]) -> list[ReIDData]:
     tests = []
     for root in roots:
         test = load_data(root, test_fraction=1)
-        check_protocol(test, None, _draws(test))
+        check_protocol(test, None, default_draws(test.protocol))
         if test.root.name in [other.root.name for other in tests]:
             raise ValueError(f'{root}: another test is called {test.root.name}, too')
         tests.append(test)
     return tests
-
-
-def _draws(data: ReIDData) -> int:
-    return 10 if data.protocol == 'vru' else 1  # as its authors do
 
 
 def _evaluate(run: Path, test: ReIDData, folder: Path) -> Path:
@@ -142,7 +138,7 @@ def _evaluate(run: Path, test: ReIDData, folder: Path) -> Path:
     if not _newer(numbers, run) or json.loads(numbers.read_text(encoding='utf-8'))['data'] != about:
         folder.mkdir(parents=True, exist_ok=True)
         extractor = FeatureExtractor(f'local-dir:{run / "model"}')
-        result = evaluate_model(extractor, test, draws=_draws(test))
+        result = evaluate_model(extractor, test, draws=default_draws(test.protocol))
         write_evaluation(result, run.name, folder, data=about, root=str(test.root), model=extractor.describe())
     return folder
 

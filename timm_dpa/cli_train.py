@@ -249,9 +249,8 @@ def _synth(args: argparse.Namespace) -> None:
         raise ValueError(f'--preview {args.preview}: the name must end in .png or .jpg')
     check_output(args.preview, inputs=[])
     folder = render_data_set(args.out, plan, workers=args.workers)
-    held_out = sum(n // plan.siblings in plan.test_models() for n in range(plan.ids))
     print(
-        f'{plan.ids} rendered vehicles (synthetic images), {held_out} of them for the test, '
+        f'{plan.ids} rendered vehicles (synthetic images), {plan.held_out} of them for the test, '
         f'{plan.images_per_id} images of each'
     )
     if args.preview:
@@ -282,12 +281,13 @@ def _recipes(args: argparse.Namespace) -> None:
 
 
 def _eval(args: argparse.Namespace) -> None:
+    from timm_dpa.train.datasets import default_draws
     from timm_dpa.train.evaluation import evaluate_model, markdown_table, write_evaluation
     from timm_dpa.train.provenance import describe_data
 
     data = _load_data(args, args.data)
     protocol = args.protocol or data.protocol
-    draws = args.draws if args.draws is not None else 10 if protocol == 'vru' else 1
+    draws = default_draws(protocol) if args.draws is None else args.draws
     extractor = make_extractor(args, flip=args.flip)
     result = evaluate_model(
         extractor,

@@ -30,6 +30,7 @@ __all__ = [
     'Split',
     'TrainImages',
     'collate',
+    'default_draws',
     'draw_protocol',
     'load_data',
     'train_labels',
@@ -186,6 +187,11 @@ def _draw_identities(vehicles: list[str], fraction: float, seed: int) -> set[str
 
 
 # --- evaluation and training ------------------------------------------------------------------------------------------
+
+
+def default_draws(protocol: str) -> int:
+    """Random galleries to average where nobody says how many: 10 for `vru`, as its authors do, else 1."""
+    return 10 if protocol == 'vru' else 1
 
 
 def draw_protocol(
