@@ -12,7 +12,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-__all__ = ['CardFacts', 'model_card', 'read_command', 'read_metrics', 'read_results']
+__all__ = ['CardFacts', 'data_folder', 'model_card', 'read_command', 'read_metrics', 'read_results']
 
 _TEMPLATE = Path(__file__).parent / 'templates' / 'model_card.md'
 #: key in `evaluation.json`, identifier and name in the metadata
@@ -74,6 +74,11 @@ class CardFacts:
     half: bool = False
     packaged_as: str | None = None
 
+    @property
+    def loaded_as(self) -> str:
+        """What `timm.create_model` loads."""
+        return self.packaged_as or f'hf-hub:{self.repo_id}'
+
 
 def model_card(facts: CardFacts) -> ModelCard:
     """Render the card: metadata with the results as `model-index`, and `templates/model_card.md`.
@@ -109,14 +114,14 @@ def model_card(facts: CardFacts) -> ModelCard:
         base_model=facts.base_model,
         commands=facts.commands,
         results=[_row(result) for result in facts.results],
-        evaluations=[_evaluation_command(result, facts) for result in facts.results],
+        evaluations=[_evaluation_command(result, facts.loaded_as) for result in facts.results],
         chosen=next((_row(result)['name'] for result in facts.results if _was_chosen(result)), None),
         picture=facts.picture,
         picture_caption=facts.picture_caption,
         licence_text=_licence_text(facts),
         half=facts.half,
         packaged=facts.packaged_as is not None,
-        name=facts.packaged_as or f'hf-hub:{facts.repo_id}',
+        name=facts.loaded_as,
     )
 
 
@@ -168,11 +173,15 @@ def _row(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _evaluation_command(result: dict[str, Any], facts: CardFacts) -> str:
-    """The command that measures these figures again; the data set is a folder of its name."""
+def data_folder(data: dict[str, Any]) -> str:
+    """How commands on a card call the folder of a data set, see `timm_dpa.train.provenance.describe_data`."""
+    return re.sub(r'\s+', '-', data['name'])
+
+
+def _evaluation_command(result: dict[str, Any], model: str) -> str:
+    """The command that measures these figures of a model again."""
     data, settings = result['data'], result['settings']
-    words = ['timm-dpa', 'eval', '--model', facts.packaged_as or f'hf-hub:{facts.repo_id}']
-    words += ['--data', re.sub(r'\s+', '-', data['name']), '--protocol', settings['protocol']]
+    words = ['timm-dpa', 'eval', '--model', model, '--data', data_folder(data), '--protocol', settings['protocol']]
     fraction = result['recipe']['data']['test_fraction'] if 'recipe' in result else None
     if data['layout'] in ('csv', 'flat', 'folders') and not data['train']['images']:
         fraction = 1

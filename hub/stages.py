@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import Any
 
 from timm_dpa.train.networks import brings_weights, pretrained_origin
 from timm_dpa.train.recipe import Recipe, load_recipe
+
+from .cards import data_folder
 
 __all__ = ['Stage', 'all_synthetic', 'describe_stages', 'find_run', 'training_stages', 'write_recipes']
 
@@ -117,10 +118,8 @@ def write_recipes(stages: Sequence[Stage], folder: Path, name: str) -> list[str]
             recipe = recipe.override([start])
         (folder / f'recipe{suffix}.yaml').write_text(recipe.as_yaml(), encoding='utf-8')
         before = f'runs/{name}{suffix}'
-        data = re.sub(r'\s+', '-', stage.data['name'])
-        commands.append(
-            shlex.join(['timm-dpa', 'train', '--recipe', f'recipe{suffix}.yaml', '--data', data, '--out', before])
-        )
+        words = ['timm-dpa', 'train', '--recipe', f'recipe{suffix}.yaml', '--data', data_folder(stage.data)]
+        commands.append(shlex.join([*words, '--out', before]))
     return commands
 
 
