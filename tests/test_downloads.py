@@ -290,6 +290,13 @@ class TestPackaged:
 class TestNotThere:
     """Through the commands, whose errors are one line."""
 
+    @staticmethod
+    def embed(client, folder: Path, source: str) -> tuple[int, str, str]:
+        """Exit status, output and errors."""
+        (folder / 'a.jpg').touch()
+        out = str(folder / 'v.safetensors')
+        return client.cli('embed', str(folder / 'a.jpg'), '--out', out, '--model', f'hf-hub:{source}')
+
     @pytest.mark.parametrize(
         ('source', 'message'),
         [
@@ -302,10 +309,7 @@ class TestNotThere:
         ],
     )
     def test_each_has_a_message_of_its_own(self, client, tmp_path, source, message):
-        (tmp_path / 'a.jpg').touch()
-        status, out, errors = client.cli(
-            'embed', str(tmp_path / 'a.jpg'), '--out', str(tmp_path / 'v.safetensors'), '--model', f'hf-hub:{source}'
-        )
+        status, out, errors = self.embed(client, tmp_path, source)
         assert (status, out) == (1, '')
         assert re.fullmatch(f'timm-dpa embed: {message}\n', errors)
 
@@ -318,10 +322,7 @@ class TestNotThere:
         ],
     )
     def test_what_cannot_be_used(self, client, tmp_path, source, message):
-        (tmp_path / 'a.jpg').touch()
-        status, out, errors = client.cli(
-            'embed', str(tmp_path / 'a.jpg'), '--out', str(tmp_path / 'v.safetensors'), '--model', f'hf-hub:{source}'
-        )
+        status, out, errors = self.embed(client, tmp_path, source)
         assert (status, out) == (2, '')
         assert re.fullmatch(f'timm-dpa embed: {message}\n', errors)
 
