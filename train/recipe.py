@@ -66,6 +66,10 @@ class AugmentRecipe:
     pad: int = 10
     flip: float = 0.5
     rotation: float = 0.0
+    box: float = 0.0
+    shadow: float = 0.0
+    glare: float = 0.0
+    tone: float = 0.0
     color_jitter: float = 0.0
     autoaugment: float = 0.0
     augmix: float = 0.0
