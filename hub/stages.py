@@ -24,11 +24,16 @@ class Stage:
 
     Attributes:
         recipe: of the run.
-        data: what they are, see `timm_dpa.train.provenance.describe_data`.
+        data: what they are, see `timm_dpa.train.mixing.TrainingSources.describe`.
     """
 
     recipe: Recipe
     data: dict[str, Any]
+
+    @property
+    def sources(self) -> list[dict[str, Any]]:
+        """The data sets that the run was trained on, the main one first."""
+        return [self.data, *self.data.get('mix', [])]
 
 
 def find_run(path: Path) -> Path | None:
@@ -75,7 +80,9 @@ def all_synthetic(stages: Sequence[Stage]) -> bool:
     """Whether all training images are known to be synthetic: of every stage, and the first from random weights."""
     if not stages:
         return False
-    return not _has_start(stages[0].recipe) and all(stage.data.get('synthetic') for stage in stages)
+    return not _has_start(stages[0].recipe) and all(
+        source.get('synthetic') for stage in stages for source in stage.sources
+    )
 
 
 def _has_start(recipe: Recipe) -> bool:
@@ -86,13 +93,13 @@ def describe_stages(stages: Sequence[Stage]) -> str:
     """Sentences for a card: which images, at which size and for how long."""
     first = stages[0].recipe
     if len(stages) == 1:
-        text = _describe_data(stages[0].data)
+        text = _describe_sources(stages[0])
     else:
         text = f'In {len(stages)} stages, each from the weights of the one before:\n'
         for number, stage in enumerate(stages, start=1):
-            same = number > 1 and stage.data['train'] == stages[number - 2].data['train']
+            same = number > 1 and _images(stage) == _images(stages[number - 2])
             text += f'\n{number}. {_describe_length(stage.recipe)}: '
-            text += 'the same images.' if same else _describe_data(stage.data)
+            text += 'the same images.' if same else _describe_sources(stage)
     if _has_start(first) and pretrained_origin(first.model) is None:
         name = first.model.name
         released = _start(first) is None and ':' not in name
@@ -116,6 +123,8 @@ def write_recipes(stages: Sequence[Stage], folder: Path, name: str) -> list[str]
             whole = recipe.model.checkpoint is not None
             start = f'model.checkpoint={before}' if whole else f'model.init_from={before}/model/model.safetensors'
             recipe = recipe.override([start])
+        if recipe.data.mix:
+            recipe = recipe.override([f'data.mix={json.dumps([data_folder(data) for data in stage.sources[1:]])}'])
         (folder / f'recipe{suffix}.yaml').write_text(recipe.as_yaml(), encoding='utf-8')
         before = f'runs/{name}{suffix}'
         words = ['timm-dpa', 'train', '--recipe', f'recipe{suffix}.yaml', '--data', data_folder(stage.data)]
@@ -127,6 +136,15 @@ def _describe_length(recipe: Recipe) -> str:
     epochs = recipe.schedule.epochs
     size = recipe.data.image_size
     return f'{epochs} epoch{"s" * (epochs != 1)}' + (f' at {size[0]} x {size[1]} pixels' if size else '')
+
+
+def _images(stage: Stage) -> list[dict[str, Any]]:
+    return [source['train'] for source in stage.sources]
+
+
+def _describe_sources(stage: Stage) -> str:
+    first, *others = (_describe_data(source) for source in stage.sources)
+    return ' '.join([first, *(f'Mixed into every batch: {other}' for other in others)])
 
 
 def _describe_data(data: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,19 @@ from timm.layers import convert_sync_batchnorm
 from timm.utils import ModelEmaV3
 from timm.utils.clip_grad import dispatch_clip_grad
 from torch import nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from timm_dpa.features import FeatureExtractor, autocast_dtype
 from timm_dpa.images import ImageError
 from timm_dpa.reid_timm import ReIDBackbone
 
 from .checkpoints import load_latest, remove_stale, save_checkpoint, write_atomically
-from .datasets import TrainImages, collate, load_data, train_labels
+from .datasets import collate
 from .evaluation import Evaluation, check_protocol, evaluate_model, write_evaluation
+from .fine_tuning import check_fine_tuning, freeze_for_good, keep_statistics
+from .mixing import MixedSampler, augment_options, load_sources
 from .networks import create_network, save_model_folder, start_network
 from .processes import Processes, joined_processes
-from .provenance import describe_data
 from .recipe import Recipe
 from .runlog import RunLog, table_bytes
 from .samplers import IdentitySampler
@@ -45,6 +46,7 @@ __all__ = ['TrainResult', 'train']
 #: what may differ between the two halves of a run that was interrupted
 _FREE = {
     ('data', 'workers'),
+    ('data', 'mix'),  # where it lies; what it holds is compared
     ('data', 'protocol'),
     ('data', 'exclude_same_camera'),
     ('data', 'draws'),
@@ -106,10 +108,8 @@ class _Run:
         self.recipe, self.out, self.processes, self.progress = recipe, out, processes, progress
         self.device = processes.device
         data = recipe.data
-        self.data = load_data(root, data.layout, test_fraction=data.test_fraction, subset=data.subset)
-        if not len(self.data.train):
-            raise ValueError(f'{root}: no training images; give data.test_fraction below 1, or data with a train part')
-        self.labels, identities = train_labels(self.data.train)
+        self.sources = load_sources(root, data)
+        self.data = self.sources.sources[0]
         self.evaluates = len(self.data.test) > 0
         if self.evaluates:  # what is wrong shows before the work
             check_protocol(self.data, data.protocol, data.draws, data.exclude_same_camera)
@@ -119,11 +119,12 @@ class _Run:
             raise ValueError(f'run.ema must be in 0..1, not {recipe.run.ema}; null for none')
         if recipe.optim.clip_grad is not None and recipe.optim.clip_grad <= 0:
             raise ValueError(f'optim.clip_grad must be above 0, not {recipe.optim.clip_grad}; null for none')
+        check_fine_tuning(recipe)
         self.checkpoints = out / 'checkpoints'
         state = self._open_folder()
 
         torch.manual_seed(recipe.run.seed)
-        model = create_network(recipe.model, len(identities), data.image_size)
+        model = create_network(recipe.model, self.sources.identities, data.image_size)
         self.started_from = [] if state else start_network(model, recipe.model)
         config = resolve_data_config(model=model)
         self.image_size = tuple(config['input_size'][1:])
@@ -132,27 +133,23 @@ class _Run:
             if self.device.type != 'cuda':
                 raise ValueError(f'run.sync_batch_norm works on CUDA only, not on {self.device}')
             model = convert_sync_batchnorm(model)  # torch's own drops the activation of timm's BatchNormAct2d
+        if recipe.schedule.keep_statistics:
+            keep_statistics(model)
+        freeze_for_good(model, recipe.optim, recipe.schedule)
         self.model = model.train()
         self.task = ReIDTask(model, recipe.loss, self.device).to(self.device)
         self.ema = None if recipe.run.ema is None else ModelEmaV3(model, decay=recipe.run.ema, use_warmup=True)
         self.autocast = autocast_dtype(recipe.run.precision, self.device)
 
-        self.sampler = IdentitySampler.from_batch_size(
-            self.labels,
-            recipe.batch.size,
-            recipe.batch.images_per_identity,
-            camids=self.data.train.camids,
-            seed=recipe.run.seed,
-            rank=processes.rank,
-            world_size=processes.world_size,
-        )
+        self.sampler = self.sources.sampler(recipe.batch, recipe.run.seed, processes.rank, processes.world_size)
         self.batches = _SeededBatches(self.sampler, recipe.run.seed, recipe.batch.size)
         self.data_config = config
         self.loader: DataLoader | None = None
         self.loaded_size: tuple[int, int] | None = None
         # what is wrong shows before the work
         early_size(recipe.schedule, self.image_size, 0)
-        train_transform(config, **vars(recipe.augment))
+        for synthetic in (False, True):
+            train_transform(config, **augment_options(recipe.augment, synthetic))
         if recipe.batch.accumulate < 1:
             raise ValueError(f'batch.accumulate must be at least 1, not {recipe.batch.accumulate}')
         self.steps_per_epoch = -(-len(self.sampler) // recipe.batch.accumulate)
@@ -195,7 +192,7 @@ class _Run:
             if self.out.is_dir() and any(self.out.iterdir()) and not (self.out / 'recipe.yaml').is_file():
                 raise ValueError(f'{self.out}: holds other things than a run; give a new or an empty folder')
         else:
-            theirs = state['recipe']
+            theirs = _with_defaults(state['recipe'])
             differing = [
                 f'{section}.{key} {theirs.get(section, {}).get(key)!r}, now {value!r}'
                 for section, values in ours.items()
@@ -215,15 +212,17 @@ class _Run:
         for folder in (self.out, self.checkpoints):
             remove_stale(folder)
         write_atomically(self.out / 'recipe.yaml', self.recipe.as_yaml().encode())
-        write_atomically(self.out / 'data.json', json.dumps(describe_data(self.data), indent=2).encode())
+        write_atomically(self.out / 'data.json', json.dumps(self.sources.describe(), indent=2).encode())
         return state
 
     def _describe_data(self) -> dict[str, Any]:
+        mix = self.sources.counts()
         return {
             'images': len(self.data.train),
-            'identities': int(self.labels.max()) + 1,
+            'identities': len(np.unique(self.data.train.pids)),
             'test_images': len(self.data.test),
             'layout': self.data.layout,
+            **({'mix': mix} if mix else {}),
         }
 
     # --- parts --------------------------------------------------------------------------------------------------------
@@ -233,19 +232,19 @@ class _Run:
         if self.loaded_size == size:
             return
         self.loader = None  # its processes end before others begin
-        augment = vars(self.recipe.augment)
-        pad = round(augment['pad'] * size[0] / self.image_size[0])
-        transform = train_transform({**self.data_config, 'input_size': (3, *size)}, **{**augment, 'pad': pad})
-        self.loader, self.loaded_size = self._loader(transform), size
+        pad = round(self.recipe.augment.pad * size[0] / self.image_size[0])
+        augment = replace(self.recipe.augment, pad=pad)
+        images = self.sources.images({**self.data_config, 'input_size': (3, *size)}, augment)
+        self.loader, self.loaded_size = self._loader(images), size
 
-    def _loader(self, transform: Any) -> DataLoader:
+    def _loader(self, images: Dataset) -> DataLoader:
         workers = self.recipe.data.workers
         if workers is None:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 3
             workers = min(8, cores // int(os.environ.get('LOCAL_WORLD_SIZE', '1')) - 1)
             workers = max(workers, 0)
         return DataLoader(
-            TrainImages(self.data.train, transform),
+            images,
             batch_sampler=self.batches,
             num_workers=workers,
             collate_fn=collate,
@@ -364,6 +363,8 @@ class _Run:
                 f'{data["images"]} training images of {data["identities"]} identities, {data["test_images"]} test '
                 f'images ({data["layout"]}); {len(self.sampler)} batches of {self.recipe.batch.size} an epoch'
             )
+            for line in self.sources.introduce():
+                self.log.say(line)
         self.log.say(
             f'{self.processes.world_size} process{"es" * (self.processes.world_size > 1)} on {self.device}, '
             f'{self.autocast or torch.float32}, {self.image_size[0]} x {self.image_size[1]} px, '
@@ -433,6 +434,7 @@ class _Run:
         if self.frozen and self.step >= schedule.freeze_steps:
             self.frozen = False
             freeze_backbone(self.model, False, schedule.freeze_attention)
+            freeze_for_good(self.model, self.recipe.optim, schedule)
             self._distribute()  # it has to know all parameters that get gradients
         self.rate.set(self.step)
 
@@ -614,7 +616,7 @@ class _Run:
 class _SeededBatches(Sampler):
     """The sampler's batches as `(row, seed)` pairs; seeds do not depend on the number of processes."""
 
-    def __init__(self, sampler: IdentitySampler, seed: int, batch_size: int) -> None:
+    def __init__(self, sampler: IdentitySampler | MixedSampler, seed: int, batch_size: int) -> None:
         self.sampler, self.seed, self.batch_size = sampler, seed, batch_size
         self.first = 0
 
@@ -627,6 +629,11 @@ class _SeededBatches(Sampler):
         for number, rows in enumerate(sampler, start=self.first):
             place = number * self.batch_size + sampler.rank * share
             yield [(row, _seed(self.seed, 0, sampler.epoch, place + k)) for k, row in enumerate(rows)]
+
+
+def _with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe of an older version, which lacks the keys that came later."""
+    return {key: {**values, **recipe.get(key, {})} for key, values in Recipe().as_dict().items()}
 
 
 def _seed(*numbers: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from .datasets import ReIDData, Split
 
-__all__ = ['ABOUT_FILE', 'describe_data', 'write_about']
+__all__ = ['ABOUT_FILE', 'describe_data', 'read_about', 'write_about']
 
 ABOUT_FILE = 'dataset.json'
 _KEYS = {'name': str, 'description': str, 'synthetic': bool}
@@ -31,7 +31,7 @@ def describe_data(data: ReIDData) -> dict[str, Any]:
         ValueError: a `dataset.json` that cannot be read, or with other keys or types.
     """
     folder = data.root if data.root.is_dir() else data.root.parent
-    about = _read_about(folder / ABOUT_FILE) if data.root.is_dir() else {}
+    about = read_about(data)
     parts = {'train': data.train, 'test': data.test}
     return {
         'name': data.root.stem if data.root.is_file() else data.root.name,
@@ -50,7 +50,13 @@ def _describe_part(split: Split, folder: Path, identities: list[str]) -> dict[st
     return {'images': len(lines), 'identities': len(set(split.pids.tolist())), 'revision': digest[:16]}
 
 
-def _read_about(path: Path) -> dict[str, Any]:
+def read_about(data: ReIDData) -> dict[str, Any]:
+    """What the data set's `dataset.json` says; nothing where there is none.
+
+    Raises:
+        ValueError: it cannot be read, or has other keys or types.
+    """
+    path = data.root / ABOUT_FILE
     if not path.is_file():
         return {}
     try:

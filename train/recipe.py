@@ -46,6 +46,8 @@ class DataRecipe:
         exclude_same_camera: the same-camera rule of evaluations, on or off; null for the protocol's own.
         draws: random galleries that evaluations average over, where the protocol draws.
         image_size: height and width in pixels; null for the model's own.
+        mix: further data sets, folders or CSV files of any layout, whose identities join the training with labels of
+            their own: their training parts, or all images of those that have no parts. Evaluations leave them out.
         workers: processes that decode; null for one less than the cores that this process has, 8 at most.
     """
 
@@ -57,11 +59,18 @@ class DataRecipe:
     draws: int = 1
     image_size: tuple[int, int] | None = None
     workers: int | None = None
+    mix: list[str] = field(default_factory=list)
 
 
 @dataclass
 class AugmentRecipe:
-    """Augmentation of training images, see `timm_dpa.train.transforms.train_transform`."""
+    """Augmentation of training images, see `timm_dpa.train.transforms.train_transform`.
+
+    Attributes:
+        sensor_on: images that get `sensor`: of `all` data sets, or only of those whose `dataset.json` says that they
+            are `synthetic`.
+        sensor_real: what the others get in its place, 0 to 4.
+    """
 
     pad: int = 10
     flip: float = 0.5
@@ -75,6 +84,8 @@ class AugmentRecipe:
     augmix: float = 0.0
     sensor: float = 0.0
     erasing: float = 0.5
+    sensor_on: Literal['all', 'synthetic'] = 'all'
+    sensor_real: float = 0.0
 
 
 @dataclass
@@ -85,11 +96,16 @@ class BatchRecipe:
         size: images of a batch, all processes together: a multiple of `images_per_identity`.
         images_per_identity: K of the P x K batches.
         accumulate: batches whose gradients are added up for one step.
+        mix: share of a batch's identities that comes from `data.mix`, rounded to whole ones; where that is empty, none.
+        per_epoch: batches of an epoch; null for about one pass over the images of the main data. A number makes the
+            length of a run the same for few vehicles and many; the next epoch goes on with the images that follow.
     """
 
     size: int = 32
     images_per_identity: int = 4
     accumulate: int = 1
+    mix: float = 0.5
+    per_epoch: int | None = None
 
 
 @dataclass
@@ -133,6 +149,8 @@ class OptimRecipe:
         args: further options of the optimiser.
         layer_decay: factor of the learning rate from one block to the one before it; null for none.
         clip_grad: largest norm of the gradient; null for no clipping.
+        trunk_lr: factor of the learning rate of the trunk, which is all but attention, neck and classifier, 0 to 1, on
+            top of `layer_decay`; 0 freezes it.
     """
 
     name: str = 'adam'
@@ -143,6 +161,7 @@ class OptimRecipe:
     args: dict[str, Any] = field(default_factory=dict)
     layer_decay: float | None = None
     clip_grad: float | None = None
+    trunk_lr: float = 1.0
 
 
 @dataclass
@@ -163,6 +182,11 @@ class ScheduleRecipe:
         early_sizes: `[epochs, side]` pairs: the run begins with so many epochs of images of that side in pixels, one
             pair after the other, and ends with those of `data.image_size`; `[[20, 64], [8, 128]]`. Where height and
             width differ, side is the height. Evaluations take the final size.
+        keep_statistics: batch norms, that of the neck too, normalize by the running statistics that the run starts with
+            and leave these as they are; scale and offset learn. The statistics of a few vehicles' images spoil trained
+            weights for all others.
+        freeze_stages: the stem and this many stages of a ResNet stay as they are during the whole run, 0 for none;
+            a step skips their backward pass.
     """
 
     epochs: int = 60
@@ -177,6 +201,8 @@ class ScheduleRecipe:
     freeze_steps: int = 0
     freeze_attention: bool = False
     early_sizes: list[tuple[int, int]] = field(default_factory=list)
+    keep_statistics: bool = False
+    freeze_stages: int = 0
 
 
 @dataclass

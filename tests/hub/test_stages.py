@@ -91,6 +91,54 @@ class TestCard:
         assert all_synthetic(training_stages(run))
 
 
+@pytest.fixture(scope='module')
+def street(tmp_path_factory):
+    root = write_vehicles(tmp_path_factory.mktemp('mix') / 'street', identities=9)
+    write_about(root, 'a real street', 'Photographs of a street.', synthetic=False)
+    return root
+
+
+@pytest.fixture(scope='module')
+def mixed(data, street, tmp_path_factory):
+    """On synthetic vehicles, with real ones mixed in."""
+    run = tmp_path_factory.mktemp('mix') / 'run'
+    train(quick('schedule.epochs=1', 'run.evaluate_every=0', f'data.mix=[{street}]'), data, run)
+    return run
+
+
+class TestMixedRun:
+    def test_the_card_names_every_source(self, mixed, street, tmp_path):
+        build_folder(mixed, tmp_path / 'out', 'somebody/mixed', licence='other')
+        card = ModelCard.load(tmp_path / 'out' / 'README.md')
+        text = ' '.join(card.text.split())
+        assert '48 synthetic images of 8 vehicles, the training part of "noisy | patterns"' in text
+        assert 'Mixed into every batch: 36 images of 6 vehicles, the training part of "a real street"' in text
+        assert 'Photographs of a street.' in text
+        assert 'synthetic images only' not in text
+        for path in (tmp_path / 'out').glob('*.[my]*'):
+            assert str(street.parent) not in path.read_text()
+
+    def test_a_license_must_be_given_for_any_real_source(self, mixed, data, street, tmp_path):
+        assert not all_synthetic(training_stages(mixed))
+        with pytest.raises(ValueError, match='--license'):
+            build_folder(mixed, tmp_path / 'out', 'somebody/mixed')
+        other = write_vehicles(tmp_path / 'other', identities=9, seed=1)
+        write_about(other, 'other renders', 'Squares.', synthetic=True)
+        run = tmp_path / 'run'
+        train(quick('schedule.epochs=1', 'run.evaluate_every=0', f'data.mix=[{other}]'), data, run)
+        assert all_synthetic(training_stages(run))
+
+    def test_its_command_trains_the_same_model_again(self, mixed, data, street, tmp_path, monkeypatch):
+        folder = tmp_path / 'card'
+        build_folder(mixed, folder, 'somebody/mixed', licence='other')
+        (folder / 'noisy-|-patterns').symlink_to(data)
+        (folder / 'a-real-street').symlink_to(street)
+        monkeypatch.chdir(folder)
+        assert main(shlex.split(read_command(ModelCard.load('README.md')))[1:]) == 0
+        weights, again = (load_file(path / 'model.safetensors') for path in (mixed / 'model', Path('runs/mixed/model')))
+        assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
 class TestStart:
     @pytest.mark.parametrize(
         'start',
