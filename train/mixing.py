@@ -67,7 +67,7 @@ class TrainingSources:
             labels, names = train_labels(source.train)
             self.labels.append(labels + self.identities)
             self.identities += len(names)
-        self.synthetic = [bool(read_about(source).get('synthetic')) for source in self.sources]
+        self.synthetic = [bool(read_about(source.root).get('synthetic')) for source in self.sources]
 
     def describe(self) -> dict[str, Any]:
         """`describe_data` of the first source, and that of each of the others in the list `mix` where there are."""

@@ -42,6 +42,7 @@ class Setting:
         light: in coordinates of the scene.
         wall: keeps the sun off, or None.
         exposure: factor.
+        steady: stains lie where they lay in other images of the place; else they are drawn for this image.
     """
 
     place: Place
@@ -49,6 +50,7 @@ class Setting:
     light: Light
     wall: Wall | None = None
     exposure: float = 1.0
+    steady: bool = False
 
 
 def render(scene: Scene, view: View, setting: Setting, rng: np.random.Generator) -> np.ndarray:
@@ -162,7 +164,8 @@ def _ground(
     texel = max(float(np.linalg.norm(view.eye)) / view.focal, 0.01, float(size.max()) / 480)
     low = low.astype(np.float32)
     start = low.astype(np.float64) + np.array([x, y])
-    patch = draw_patch(setting.place, start, start + size.astype(np.float64) + 2 * texel, texel, rng)
+    end = start + size.astype(np.float64) + 2 * texel
+    patch = draw_patch(setting.place, start, end, texel, rng, steady=setting.steady)
     index = ((place - low[:, None]) * np.float32(1 / texel)).astype(np.int32)
     albedo = patch[index[1], index[0]].T
     # how much of the sky vehicles hide

@@ -1,0 +1,45 @@
+"""`dataset.json`: what a data set says of itself. Drawn and rendered sets have one; anyone may write one by hand.
+
+`{"name": "...", "description": "one or two sentences", "synthetic": true}`, and, where the layout's own protocol is
+not the one that fits, `"protocol": "first-last"` or another of `timm_dpa.train.datasets.PROTOCOLS`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+__all__ = ['ABOUT_FILE', 'read_about', 'write_about']
+
+ABOUT_FILE = 'dataset.json'
+_KEYS = {'name': str, 'description': str, 'synthetic': bool, 'protocol': str}
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What `dataset.json` in a folder says; empty where there is none.
+
+    Raises:
+        ValueError: it cannot be read, or has other keys or types.
+    """
+    path = folder / ABOUT_FILE
+    if not path.is_file():
+        return {}
+    try:
+        about = json.loads(path.read_text(encoding='utf-8'))
+    except (ValueError, OSError) as error:
+        raise ValueError(f'{path}: cannot be read ({error})') from error
+    wrong = not isinstance(about, dict) or [k for k, v in about.items() if not isinstance(v, _KEYS.get(k, ()))]
+    if wrong:
+        raise ValueError(
+            f'{path}: wants name, description and protocol (texts) and synthetic (true or false), and nothing else'
+        )
+    return about
+
+
+def write_about(folder: Path, name: str, description: str, synthetic: bool, protocol: str | None = None) -> None:
+    """Write `dataset.json`; `protocol` is for a set that is not evaluated as its layout usually is."""
+    about = {'name': name, 'description': description, 'synthetic': synthetic}
+    if protocol is not None:
+        about['protocol'] = protocol
+    (folder / ABOUT_FILE).write_text(json.dumps(about, indent=2) + '\n', encoding='utf-8')
