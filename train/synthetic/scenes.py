@@ -9,7 +9,9 @@ from functools import lru_cache
 import numpy as np
 
 from .camera import View, aim
+from .casters import draw_caster
 from .flights import Flight
+from .poses import draw_pose
 from .rendering import Setting, Wall, render
 from .shapes import Mesh, cylinder
 from .swatches import MATT
@@ -20,6 +22,7 @@ __all__ = ['Photo', 'Studio', 'take_photo']
 
 _NEIGHBOURS = 48  # vehicles that stand beside others: enough to say nothing about whom they stand beside
 _TREES = 8
+_CAST = 0.33  # share of the sunny images with a pattern of shadow
 
 
 @dataclass(frozen=True)
@@ -86,15 +89,15 @@ def take_photo(
     spot, beside = _park(flight, vehicle, rng, studio)
     if clean:
         beside = []
-    azimuth = rng.uniform(-np.pi, np.pi)
-    pitch = np.deg2rad(np.clip(flight.pitch + rng.normal(0, 4), 35, 89.9))
-    height = float(np.clip(flight.height * np.exp(rng.normal(0, 0.08)), 15, 120))
+    height, pitch, azimuth, aside = draw_pose(flight, vehicle, rng)
     light = flight.light.turned(-spot[2])
     hidden = (
         'none'
         if clean
         else str(rng.choice(['none', 'tree', 'leaves', 'pole', 'wall', 'crop'], p=[0.70, 0.07, 0.04, 0.04, 0.06, 0.09]))
     )
+    if hidden == 'tree' and height < 16:  # the camera would be among its leaves
+        hidden = 'pole'
     shift, hidden_by = rng.normal(0, 0.02, 2), []
     wall = None
     others = list(beside)
@@ -132,18 +135,30 @@ def take_photo(
     view = aim(
         vehicle.corners.reshape(-1, 3),
         height,
-        float(pitch),
-        float(azimuth),
+        pitch,
+        azimuth,
         size,
-        aside=(rng.uniform(-0.3, 0.3), rng.uniform(-0.18, 0.18)),
+        aside=aside,
         roll=rng.normal(0, 0.03),
         margin=margin,
         shift=tuple(shift),
     )
+    caster = None
+    if not clean and light.sunlight.max() > 0 and rng.uniform() < _CAST:
+        caster = draw_caster(studio.seed, flight.light.sun, spot, rng)
+        left = caster.sun_left(vehicle.corners.reshape(-1, 3).T, light.sun, spot)
+        if 'shadow' not in hidden_by and (left < 0.5).mean() > 0.02:
+            hidden_by.append('shadow')
     scene = Scene([vehicle, *others]) if others else solo
-    setting = Setting(flight.place, spot, light, wall, flight.exposure * float(np.exp(rng.normal(0, 0.07))))
-    pixels = render(scene, view, setting, rng)
     visible = _visible(solo, scene, view)
+    if visible < 0.4 and beside:  # by those between it and the camera
+        near = view.eye[:2] / np.linalg.norm(view.eye[:2])
+        kept = [o for o in beside if (o.low[:2] + o.high[:2]) @ near < 0]
+        others, beside = [o for o in others if not any(o is b for b in beside)] + kept, kept
+        scene = Scene([vehicle, *others]) if others else solo
+        visible = _visible(solo, scene, view)
+    setting = Setting(flight.place, spot, light, wall, flight.exposure * float(np.exp(rng.normal(0, 0.07))), caster)
+    pixels = render(scene, view, setting, rng)
     flat = view.project(vehicle.corners.reshape(-1, 3))
     if hidden == 'crop' and (flat >= 0).all() and (flat <= [view.width, view.height]).all():
         hidden_by.remove('crop')  # its margin was as wide as its shift
