@@ -29,7 +29,7 @@ from .vehicles import Identity, draw_identity, draw_model
 
 __all__ = ['Plan', 'count_cores', 'render_data_set', 'render_identity']
 
-_VERSION = 1  # raised when the same plan gives other images
+_VERSION = 2  # raised when the same plan gives other images
 _SETTINGS = 'synth.json'
 _WORK = '.synth'  # what is known of finished vehicles, and files half written; gone when all is done
 _FOLDERS = {'train': 'image_train', 'query': 'image_query', 'gallery': 'image_test'}

@@ -10,7 +10,9 @@ from functools import lru_cache
 import numpy as np
 
 from .camera import View, aim
+from .casters import draw_caster
 from .flights import Flight
+from .poses import draw_pose
 from .rendering import Setting, Wall, render
 from .shapes import Mesh, cylinder
 from .swatches import MATT
@@ -21,6 +23,7 @@ __all__ = ['Photo', 'Shot', 'Studio', 'expose', 'take_photo']
 
 _NEIGHBOURS = 48  # vehicles that stand beside others: enough to say nothing about whom they stand beside
 _TREES = 8
+_CAST = 0.33  # share of the sunny images with a pattern of shadow
 
 
 @dataclass(frozen=True)
@@ -117,15 +120,15 @@ def take_photo(
     spot, beside = _park(flight, vehicle, rng, studio)
     if clean:
         beside = []
-    azimuth = rng.uniform(-np.pi, np.pi)
-    pitch = np.deg2rad(np.clip(flight.pitch + rng.normal(0, 4), 35, 89.9))
-    height = float(np.clip(flight.height * np.exp(rng.normal(0, 0.08)), 15, 120))
+    height, pitch, azimuth, aside = draw_pose(flight, vehicle, rng)
     light = flight.light.turned(-spot[2])
     hidden = (
         'none'
         if clean
         else str(rng.choice(['none', 'tree', 'leaves', 'pole', 'wall', 'crop'], p=[0.70, 0.07, 0.04, 0.04, 0.06, 0.09]))
     )
+    if hidden == 'tree' and height < 16:  # the camera would be among its leaves
+        hidden = 'pole'
     shift, hidden_by = rng.normal(0, 0.02, 2), []
     wall = None
     others = list(beside)
@@ -163,18 +166,28 @@ def take_photo(
     view = aim(
         vehicle.corners.reshape(-1, 3),
         height,
-        float(pitch),
-        float(azimuth),
+        pitch,
+        azimuth,
         size,
-        aside=(rng.uniform(-0.3, 0.3), rng.uniform(-0.18, 0.18)),
+        aside=aside,
         roll=rng.normal(0, 0.03),
         margin=margin,
         shift=tuple(shift),
     )
+    caster = None
+    if not clean and light.sunlight.max() > 0 and rng.uniform() < _CAST:
+        caster = draw_caster(studio.seed, flight.light.sun, spot, rng)
+        left = caster.sun_left(vehicle.corners.reshape(-1, 3).T, light.sun, spot)
+        if 'shadow' not in hidden_by and (left < 0.5).mean() > 0.02:
+            hidden_by.append('shadow')
+    if beside and _visible(solo, Scene([vehicle, *others]), view)[0] < 0.4:  # by those between it and the camera
+        near = view.eye[:2] / np.linalg.norm(view.eye[:2])
+        kept = [o for o in beside if (o.low[:2] + o.high[:2]) @ near < 0]
+        others, beside = [o for o in others if not any(o is b for b in beside)] + kept, kept
     exposure = flight.exposure * float(np.exp(rng.normal(0, 0.07)))
     shot = Shot(
         view,
-        Setting(flight.place, spot, light, wall, exposure),
+        Setting(flight.place, spot, light, wall, exposure, caster),
         tuple(others),
         ('neighbour',) * len(others),
         pitch=float(np.rad2deg(pitch)),
