@@ -372,17 +372,13 @@ def _pose(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
 
 def _light(frame: Frame, flight: Flight) -> Light:
     """The flight's light as it is at that moment, in the vehicle's coordinates."""
-    light, (x, y, course) = flight.light, frame.spot
-    clouds = light.clouds.copy()
-    clouds[:, :3] = clouds[:, :3] @ _turn(frame.drift)
-    clouds[:, 4] *= frame.glow
-    # houses and trees are some 25 m away and wander in mirrors as the vehicle moves
-    obstacles = light.obstacles.copy()
-    obstacles[1:3] += np.array([x, y]) * 0.004
-    obstacles[7] += (obstacles[3] * x + obstacles[4] * y) / 25
-    obstacles[8] += (obstacles[5] * x + obstacles[6] * y) / 25
-    moved = replace(light, clouds=clouds, obstacles=obstacles, sunlight=light.sunlight * np.float32(frame.sun))
-    return moved.turned(course)
+    moved = replace(
+        flight.light,
+        surroundings=flight.light.surroundings * np.float32(frame.glow),
+        angle=frame.drift,
+        sunlight=flight.light.sunlight * np.float32(frame.sun),
+    )
+    return moved.turned(frame.spot[2])
 
 
 def frame_shot(clip: Clip, track: Track, number: int, solo: Scene, studio: Studio) -> tuple[Shot, float]:
