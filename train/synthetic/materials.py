@@ -17,6 +17,8 @@ LINEAR = np.where(_share <= 0.04045, _share / 12.92, ((_share + 0.055) / 1.055) 
 _fine = np.arange(4097) / 4096
 _SRGB = np.round(255 * np.where(_fine <= 0.0031308, _fine * 12.92, 1.055 * _fine ** (1 / 2.4) - 0.055)).astype(np.uint8)
 _COLUMNS = np.array(MATERIALS, np.float32).T.copy()
+# the middle of the map, and blur between its texels, which a flat window shows as tiles
+_JITTER = np.random.default_rng(0).triangular(-1, 0, 1, (2, 7919)).astype(np.float32) + np.float32(SIZE / 2)
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class Light:
         c, s = (np.float32(v(self.angle) * SIZE / 2 / REACH) for v in (np.cos, np.sin))
         scale = 1 / (1 + np.maximum(z, np.float32(-0.25)))
         column, row = (c * x - s * y) * scale, (s * x + c * y) * scale
-        for index in (column, row):
-            index += np.float32(SIZE / 2)
+        for index, jitter in zip((column, row), _JITTER, strict=True):
+            index += np.resize(jitter, len(index))
             np.clip(index, 0, SIZE - 1, out=index)
         bright = np.take(self.surroundings, row.astype(np.int32) * SIZE + column.astype(np.int32), axis=1)
         below = np.clip(np.float32(-8) * z, 0, 1)

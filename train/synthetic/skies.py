@@ -31,6 +31,10 @@ def draw_sky(
     Returns:
         `(3, SIZE * SIZE)` float32 radiance, rows along y.
     """
+    sun, zenith, horizon = (np.asarray(v, np.float32) for v in (sun, zenith, horizon))
+    # white balance leaves the light neutral, but not the blue that is mirrored
+    blue = rng.uniform(0.2, 1.0) * {'clear': 1.0, 'hazy': 0.35, 'broken': 0.8, 'overcast': 0.08}[weather]
+    zenith = zenith * np.array([1 - 0.45 * blue, 1 - 0.12 * blue, 1 + 0.25 * blue], np.float32)
     side = ((np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE * 2 - 1) * REACH
     square = side[None] ** 2 + side[:, None] ** 2
     z = (1 - square) / (1 + square)
@@ -85,24 +89,25 @@ def _skyline(rng: np.random.Generator, sky: np.ndarray, x: np.ndarray, y: np.nda
     texture = _wrapped(grain, angle * (_FIELD / (2 * np.pi)), z * 120)
     line = random_field(rng, _FIELD, 90, 3, 1.1)[0]
     crowns = line[((angle / (2 * np.pi)) * _FIELD).astype(np.int32) % _FIELD]
-    lean = rng.normal(0, 0.12, 2)
-    top = rng.uniform(0.02, 0.34) + lean[0] * x + lean[1] * y + rng.uniform(0.02, 0.10) * crowns
-    green = np.array([0.9, 1.0, 0.6]) * np.exp(rng.uniform(np.log(0.02), np.log(0.10)))
+    lean = rng.normal(0, 0.12, 2).tolist()
+    top = rng.uniform(0.0, 0.28) + lean[0] * x + lean[1] * y + rng.uniform(0.02, 0.10) * crowns
+    green = np.array([0.9, 1.0, 0.6], np.float32) * float(np.exp(rng.uniform(np.log(0.02), np.log(0.10))))
     hidden = np.clip((top - z) * 20 + 0.5 + 0.4 * texture, 0, 1)
     sky = sky + hidden * (green[:, None, None] * np.exp(0.5 * texture) - sky)
+    height = z / np.sqrt(1 - np.clip(z, 0, 0.95) ** 2)
     for _ in range(int(rng.integers(0, 9))):  # houses
         middle, half, roof = rng.uniform(-np.pi, np.pi), rng.uniform(0.08, 0.5), rng.uniform(0.08, 0.62)
-        tone = np.exp(rng.uniform(np.log(0.05), np.log(0.6))) * (1 + rng.normal(0, 0.06, 3))
+        tone = float(np.exp(rng.uniform(np.log(0.05), np.log(0.6)))) * (1 + rng.normal(0, 0.06, 3)).astype(np.float32)
         away = np.abs((angle - middle + np.pi) % (2 * np.pi) - np.pi)
         inside = np.clip((half - away) * 40, 0, 1) * np.clip((roof - z) * 40, 0, 1)
-        rows = np.where(np.sin(z / np.sqrt(1 - np.clip(z, 0, 0.95) ** 2) * rng.uniform(30, 70)) > 0.2, 0.45, 1.0)
+        rows = np.where(np.sin(height * rng.uniform(30, 70)) > 0.2, np.float32(0.45), np.float32(1))
         sky = sky + inside * (tone[:, None, None] * rows - sky)
     if rng.uniform() < 0.45:
         for _ in range(int(rng.integers(1, 5))):
             up, around = rng.uniform(0.3, 0.95), rng.uniform(-np.pi, np.pi)
-            flat = np.sqrt(1 - up * up)
-            cosine = x * flat * np.cos(around) + y * flat * np.sin(around) + z * up
-            size = np.cos(rng.uniform(0.12, 0.5))
+            flat = float(np.sqrt(1 - up * up))
+            cosine = x * (flat * float(np.cos(around))) + y * (flat * float(np.sin(around))) + z * up
+            size = float(np.cos(rng.uniform(0.12, 0.5)))
             patch = _wrapped(grain, x * 150, y * 150)
             inside = np.clip((cosine - size) / (1 - size) * 3 + 0.5 * patch, 0, 1) * rng.uniform(0.7, 1.0)
             sky = sky + inside * (green[:, None, None] * np.exp(0.4 * patch) - sky)
