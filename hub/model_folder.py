@@ -91,6 +91,8 @@ def build_folder(
     evaluations = [read_results(Path(result)) for result in results]
     if run and (run / 'evaluation.json').is_file():
         evaluations.insert(0, read_results(run))
+        if evaluations[0].get('epoch') == 0:
+            raise ValueError(f'{run}: its training did not help, and model/ holds the weights that it started from')
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f'{out} is there already; name a new or empty folder')
 

@@ -272,6 +272,7 @@ def _synth(args: argparse.Namespace) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
+    from timm_dpa.train.fine_tuning import comparison_table
     from timm_dpa.train.loop import train
 
     result = train(read_recipe(args, args.settings), args.data, args.out)
@@ -279,6 +280,8 @@ def _train(args: argparse.Namespace) -> None:
         return
     if result.finished_before:
         print(f'was finished before: {result.epochs} epochs, {result.steps} steps')
+        if result.comparison is not None:  # else the log has just said it
+            print(comparison_table(*result.comparison))
     print(f'model: {result.folder / "model"}')
     print(f'run: {result.folder}')
 

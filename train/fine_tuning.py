@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from timm.models.resnet import ResNet
@@ -13,7 +14,20 @@ from torch import nn
 from .networks import brings_weights
 from .recipe import ModelRecipe, OptimRecipe, Recipe, ScheduleRecipe
 
-__all__ = ['check_fine_tuning', 'freeze_for_good', 'in_trunk', 'keep_statistics', 'slow_trunk', 'starts_whole']
+__all__ = [
+    'Anchor',
+    'check_fine_tuning',
+    'compare',
+    'comparison_table',
+    'freeze_for_good',
+    'in_trunk',
+    'interpolate',
+    'keep_statistics',
+    'needs_start',
+    'slow_trunk',
+    'starts_whole',
+    'without_classifier',
+]
 
 #: ours, after a stage or a block; blocks of transformers have an attn of their own
 _NEW = re.compile(r'(?:neck|fc|layer\d\.attn(?:_\d+)?)\.')
@@ -45,6 +59,26 @@ def check_fine_tuning(recipe: Recipe) -> None:
         raise ValueError(f'optim.trunk_lr must be in 0..1, not {recipe.optim.trunk_lr}')
     if not 0 <= recipe.schedule.freeze_stages <= 4:
         raise ValueError(f'schedule.freeze_stages must be in 0..4, not {recipe.schedule.freeze_stages}')
+
+    run, anchor = recipe.run, recipe.optim.anchor
+    if not 0 < run.interpolate <= 1:
+        raise ValueError(f'run.interpolate must be above 0, at most 1, not {run.interpolate}')
+    if recipe.loss.pull < 0:
+        raise ValueError(f'loss.pull must be at least 0, not {recipe.loss.pull}')
+    if anchor < 0 or anchor * recipe.optim.lr > 1:
+        raise ValueError(f'optim.anchor must be at least 0, at most 1 / optim.lr, not {anchor}')
+    if anchor and not started:
+        raise ValueError(f'optim.anchor={anchor} holds weights at those of the start, and this run has random ones')
+    for key, wanted in (
+        ('run.interpolate', run.interpolate < 1),
+        ('loss.pull', recipe.loss.pull > 0),
+        ('run.compare_start', run.compare_start),
+    ):
+        if wanted and not starts_whole(recipe.model):
+            raise ValueError(
+                f'{key} needs weights of the whole network to start from: give model.checkpoint or a released model, '
+                'such as dpa_resnet50.rendered'
+            )
 
 
 def keep_statistics(model: nn.Module) -> None:
@@ -112,3 +146,87 @@ def slow_trunk(optimizer: torch.optim.Optimizer, model: nn.Module, factor: float
         if others:
             groups.append({**group, 'params': others})
     optimizer.param_groups[:] = groups  # in place: optimizers around others share the list
+
+
+# --- the start --------------------------------------------------------------------------------------------------------
+
+
+def needs_start(recipe: Recipe) -> bool:
+    """Whether a run looks at the weights that it started from later on."""
+    return recipe.run.interpolate < 1 or recipe.loss.pull > 0 or recipe.optim.anchor > 0
+
+
+def without_classifier(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies on the CPU, of all but the classifier."""
+    return {name: value.detach().cpu().clone() for name, value in weights.items() if not name.startswith('fc.')}
+
+
+def interpolate(
+    start: dict[str, torch.Tensor], tuned: dict[str, torch.Tensor], share: float
+) -> dict[str, torch.Tensor]:
+    """start + share x (tuned - start), computed in float64; what `start` lacks and whole numbers are those of `tuned`.
+
+    Args:
+        start, tuned: state dicts.
+        share: 0 for `start`, 1 for `tuned`.
+    """
+    mixed = dict(tuned)
+    for name, value in start.items():
+        if value.is_floating_point():
+            begin, end = value.double(), tuned[name].detach().cpu().double()
+            mixed[name] = (begin + share * (end - begin)).to(value.dtype)
+    return mixed
+
+
+class Anchor:
+    """Decoupled L2-SP: what of the trunk learns is pulled to where it started, see `OptimRecipe.anchor`.
+
+    Args:
+        model: whose trunk.
+        start: its state dict at the start.
+        strength: at least 0.
+    """
+
+    def __init__(self, model: nn.Module, start: dict[str, torch.Tensor], strength: float) -> None:
+        self.strength = strength
+        self.start = {
+            id(parameter): start[name].to(parameter.device)
+            for name, parameter in model.named_parameters()
+            if in_trunk(name) and parameter.requires_grad
+        }
+
+    @torch.no_grad()
+    def pull(self, optimizer: torch.optim.Optimizer) -> None:
+        """Before a step: move each parameter that has a gradient by its learning rate x strength of the way back."""
+        for group in optimizer.param_groups:
+            for parameter in group['params']:
+                if parameter.grad is not None and id(parameter) in self.start:
+                    parameter.lerp_(self.start[id(parameter)], group['lr'] * self.strength)
+
+
+# --- was it worth it --------------------------------------------------------------------------------------------------
+
+_COLUMNS = (('mAP', 'mAP'), ('rank1', 'Rank-1'), ('rank5', 'Rank-5'), ('mINP', 'mINP'))
+
+
+def compare(history: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The rows of the start and of the best epoch after it; None where a run did not evaluate both."""
+    start = [row for row in history if row['epoch'] == 0]
+    tuned = [row for row in history if row['epoch'] > 0]
+    return (start[0], max(tuned, key=lambda row: row['mAP'])) if start and tuned else None
+
+
+def comparison_table(start: dict[str, Any], tuned: dict[str, Any]) -> str:
+    """Lines with the metrics of both, and one that says so where the start is at least as good."""
+    rows = [('in per cent', [label for _, label in _COLUMNS])]
+    rows += [(name, [f'{100 * row[key]:.2f}' for key, _ in _COLUMNS]) for name, row in _named(start, tuned)]
+    lines = [f'{name:<16}' + ''.join(f'{value:>9}' for value in values) for name, values in rows]
+    if tuned['mAP'] <= start['mAP']:
+        lines.append(
+            'Fine-tuning did not raise the mAP on the test part: model/ holds the weights that the run started from.'
+        )
+    return '\n'.join(lines)
+
+
+def _named(start: dict[str, Any], tuned: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [('before training', start), (f'after epoch {tuned["epoch"]}', tuned)]

@@ -122,6 +122,8 @@ class LossRecipe:
         metric_weight: its factor.
         metric_args: options of the metric loss, such as `{margin: 0.3, mining: weighted}`.
         metric_feature: whether it sees the feature before the neck or after it.
+        pull: factor of a term that pulls embeddings to those of the weights that the run starts from: the mean of
+            1 - cosine between the two embeddings of an augmented image. 0 for none; else a third more work a step.
     """
 
     classifier: Literal['linear', 'cosine', 'circle', 'none'] = 'linear'
@@ -134,6 +136,7 @@ class LossRecipe:
     metric_weight: float = 1.0
     metric_args: dict[str, Any] = field(default_factory=dict)
     metric_feature: Literal['before_neck', 'after_neck'] = 'before_neck'
+    pull: float = 0.0
 
 
 @dataclass
@@ -151,6 +154,9 @@ class OptimRecipe:
         clip_grad: largest norm of the gradient; null for no clipping.
         trunk_lr: factor of the learning rate of the trunk, which is all but attention, neck and classifier, 0 to 1, on
             top of `layer_decay`; 0 freezes it.
+        anchor: decay of the trunk's weights toward those of the start, as L2-SP (Li et al., ICML 2018) does: the
+            gradient of anchor/2 times the squared distance. Decoupled as in AdamW: each step takes `lr` x `anchor` of
+            the way back. In addition to `weight_decay`, which pulls toward 0.
     """
 
     name: str = 'adam'
@@ -162,6 +168,7 @@ class OptimRecipe:
     layer_decay: float | None = None
     clip_grad: float | None = None
     trunk_lr: float = 1.0
+    anchor: float = 0.0
 
 
 @dataclass
@@ -222,6 +229,11 @@ class RunRecipe:
         log_every: steps between lines of the log.
         tensorboard: write TensorBoard files, too.
         flip: evaluate the mean of an image and its mirror image.
+        interpolate: how far the weights that are evaluated and saved as the model lie on the line from the start's (0)
+            to the trained ones (1), as WiSE-FT (Wortsman et al., CVPR 2022) does; statistics of batch norms as well,
+            the classifier not. Checkpoints to go on from hold the trained ones.
+        compare_start: evaluate the weights that the run starts from as well, as epoch 0; they stay the run's model
+            where no trained ones have a higher mAP on the test part.
     """
 
     seed: int = 0
@@ -236,6 +248,8 @@ class RunRecipe:
     log_every: int = 20
     tensorboard: bool = True
     flip: bool = False
+    interpolate: float = 1.0
+    compare_start: bool = False
 
 
 @dataclass
