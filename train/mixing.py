@@ -140,14 +140,18 @@ def augment_options(augment: AugmentRecipe, synthetic: bool) -> dict[str, Any]:
     """Keywords of `train_transform` for images of one kind.
 
     Raises:
-        ValueError: `augment.sensor_real` out of range.
+        ValueError: `augment.real` has a key that it cannot change, or no number.
     """
     options = dict(vars(augment))
-    sensor_on, sensor_real = options.pop('sensor_on'), options.pop('sensor_real')
-    if not 0 <= sensor_real <= 4:
-        raise ValueError(f'augment.sensor_real must be in 0..4, not {sensor_real}')
-    if sensor_on == 'synthetic' and not synthetic:
-        options['sensor'] = sensor_real
+    real = options.pop('real')
+    known = [key for key in options if key != 'pad']
+    for key, value in real.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f'augment.real.{key} must be a number, not {value!r}')
+        if key not in known:
+            raise ValueError(f'augment.real has no key {key}; there are {", ".join(known)}')
+    if not synthetic:
+        options.update(real)
     return options
 
 

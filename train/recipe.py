@@ -67,9 +67,9 @@ class AugmentRecipe:
     """Augmentation of training images, see `timm_dpa.train.transforms.train_transform`.
 
     Attributes:
-        sensor_on: images that get `sensor`: of `all` data sets, or only of those whose `dataset.json` says that they
-            are `synthetic`.
-        sensor_real: what the others get in its place, 0 to 4.
+        real: other values of these keys, all but `pad`, for images whose data set does not say in its `dataset.json`
+            that it is synthetic, such as `{sensor: 0, rotation: 180}`: clean renders want a camera's degradation, and
+            photographs have had theirs.
     """
 
     pad: int = 10
@@ -84,8 +84,7 @@ class AugmentRecipe:
     augmix: float = 0.0
     sensor: float = 0.0
     erasing: float = 0.5
-    sensor_on: Literal['all', 'synthetic'] = 'all'
-    sensor_real: float = 0.0
+    real: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

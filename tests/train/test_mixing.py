@@ -97,8 +97,8 @@ class TestSources:
             for options in (
                 {},
                 {'sensor': 1.0},
-                {'sensor': 1.0, 'sensor_on': 'synthetic'},
-                {'sensor': 1.0, 'sensor_on': 'synthetic', 'sensor_real': 0.5},
+                {'sensor': 1.0, 'real': {'sensor': 0}},
+                {'sensor': 1.0, 'real': {'sensor': 0.5}},
             )
         )
         real, render = (3, 7), (80, 7)
@@ -108,6 +108,13 @@ class TestSources:
         assert not torch.equal(everywhere[render][0], plain[render][0])
         only_half = found.images(CONFIG, AugmentRecipe(pad=0, flip=0, erasing=0, sensor=0.5))
         assert torch.equal(both[real][0], only_half[real][0])
+
+    @pytest.mark.parametrize('key', ['pad', 'sensors', 'real'])
+    def test_keys_that_photographs_cannot_have_for_themselves(self, data, key):
+        with pytest.raises(ValueError, match=f'augment.real has no key {key}; there are flip'):
+            sources(data).images(CONFIG, AugmentRecipe(real={key: 0}))
+        with pytest.raises(ValueError, match=r"augment\.real\.sensor must be a number, not 'off'"):
+            sources(data).images(CONFIG, AugmentRecipe(real={'sensor': 'off'}))
 
 
 def epochs(sampler, count):
@@ -199,7 +206,7 @@ class TestBatches:
 
 class TestRuns:
     def test_goes_on_bit_for_bit_wherever_the_data_lie(self, data, rendered, tmp_path, monkeypatch):
-        settings = ['schedule.epochs=3', 'batch.per_epoch=4', 'augment.sensor=1', 'augment.sensor_on=synthetic']
+        settings = ['schedule.epochs=3', 'batch.per_epoch=4', 'augment.sensor=1', 'augment.real={sensor: 0}']
         recipe = quick(*settings, f'data.mix=[{rendered}]')
         train(recipe, data, tmp_path / 'whole')
         interrupted(recipe, data, tmp_path / 'half', monkeypatch, step=6)
@@ -238,7 +245,7 @@ class TestRuns:
                 ('data', 'mix'),
                 ('batch', 'mix'),
                 ('batch', 'per_epoch'),
-                ('augment', 'sensor_on'),
+                ('augment', 'real'),
                 ('optim', 'trunk_lr'),
                 ('schedule', 'keep_statistics'),
             ):
