@@ -146,15 +146,42 @@ print(embed(model) == embed(timm.create_model('{NAME}', pretrained=True)), embed
         assert (tmp_path / 'v.safetensors').is_file()
         assert 'random' not in errors
 
-    def test_no_tag_without_its_weights(self, site, tmp_path):
+    def test_without_its_weights_one_line_says_where_they_are(self, site, trained, tmp_path):
+        """In Python, and by the commands; weights of the user's own, or none, are no error."""
         other = tmp_path / 'other'
         shutil.copytree(site, other)
         shutil.rmtree(models_of(other))
-        code = "import timm, timm_dpa\nprint([name for name in timm.list_pretrained() if 'squares' in name])\n"
-        code += "try: timm.create_model('reid_resnet18', pretrained=True)\nexcept RuntimeError as error: print(error)"
-        out, _ = run_python(code, other, tmp_path)
-        assert out.startswith('[]\n')
-        assert 'No pretrained weights' in out
+        where = str(models_of(site) / NAME / 'model.safetensors')
+        code = f"""
+import timm, timm_dpa
+from timm_dpa.cli import main
+print([name for name in timm.list_pretrained() if 'squares' in name])
+for create in (timm.create_model, timm_dpa.FeatureExtractor):
+    for name in ('reid_resnet18', '{NAME}'):
+        try: create(name, pretrained=True)
+        except timm_dpa.WeightsError as error: print(error)
+try: timm_dpa.FeatureExtractor('reid_resnet18')
+except FileNotFoundError as error: print(error)
+timm.create_model('reid_resnet18')
+timm.create_model('reid_resnet18', pretrained=True, pretrained_cfg_overlay={{'file': {where!r}}})
+for words in ('embed crop.jpg --out v.safetensors --model reid_resnet18', 'export {NAME} --out x.onnx',
+              'train --data {trained.parent / 'patterns'} --out run --model {NAME}',
+              'demo --out demo --model reid_resnet18'):
+    print(main(words.split()))
+"""
+        draw_vehicle(0, 0).save(tmp_path / 'crop.jpg')
+        out, errors = run_python(code, other, tmp_path)
+        first, *messages = out.splitlines()
+        assert first == '[]'
+        assert messages[:5] == [messages[0]] * 5
+        assert messages[0].startswith(f'{NAME}: its weights are not in this installation')
+        for word in ('TIMM_DPA_HUB_ORG=<org>', f'hf-hub:<org>/{NAME}', '(pip install .)'):
+            assert word in messages[0]
+        assert messages[5:] == ['2'] * 4
+        lines = [line for line in errors.splitlines() if line.startswith('timm-dpa')]
+        assert lines == [f'timm-dpa {verb}: {messages[0]}' for verb in ('embed', 'export', 'train', 'demo')]
+        assert 'Traceback' not in errors
+        assert not (tmp_path / 'demo').exists()
 
     def test_from_the_wheel(self, site, expected, tmp_path):
         pytest.importorskip('setuptools', minversion='77')
