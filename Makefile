@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all test-timm bench lint clean
+.PHONY: demo test test-all test-timm wheel bench lint clean
 
 demo: $(VENV)/demo
 	$(BIN)/timm-dpa demo --out demo
@@ -17,6 +17,11 @@ test-all: lint
 # timm's own model tests, from the source distribution of the installed timm, run on our models
 test-timm: $(VENV)/test
 	$(BIN)/python tests/timm_own/run.py
+
+# for an upload: most released models are left to checkouts and the Hub, see setup.py
+wheel: $(VENV)/wheel
+	rm -rf dist
+	TIMM_DPA_WHEEL=slim $(BIN)/python -m build
 
 bench: $(VENV)/demo
 	$(BIN)/python benchmarks/import_time.py
@@ -45,5 +50,9 @@ $(VENV)/test: $(VENV)/core
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
+$(VENV)/wheel: $(VENV)/core
+	$(BIN)/python -m pip install --quiet 'build>=1.2'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info demo
+	rm -rf $(VENV) build dist *.egg-info demo

@@ -248,7 +248,10 @@ class TestPackaged:
         assert tags['dpa_resnet18'].split(', ') == ['tagged', 'swapped', 'rotten', 'packed', 'both', 'broken']
         assert tags['se_resnet18'] == 'packed'
         error = client.create('dpa_resnet18.nowhere', **ARGS)
-        assert 'nowhere' in error['message']
+        assert error['type'] == 'MissingWeightsError'
+        assert error['message'].startswith('dpa_resnet18.nowhere: its weights are not in this installation')
+        assert 'hf-hub:<org>/nowhere' in error['message']
+        assert 'Invalid pretrained tag' in client.create('dpa_resnet18.unheard', **ARGS)['message']
 
     def test_damaged_ones_are_refused(self, client):
         error = client.create('dpa_resnet18.broken', **ARGS)

@@ -47,6 +47,18 @@ def test_version_and_type_marker_are_installed():
     assert files('timm_dpa').joinpath('py.typed').is_file()
 
 
+def test_files_in_git_stay_small_enough_for_a_clone():
+    """Weights of released models are most of them; 100 MB is what GitHub takes of a file."""
+    project = Path(__file__).parents[1]
+    if not (project / '.git').exists():
+        pytest.skip('no checkout')
+    done = subprocess.run(['git', 'ls-files', '-z'], cwd=project, capture_output=True, text=True, check=True)
+    there = [path for name in done.stdout.split('\0')[:-1] if (path := project / name).is_file()]
+    sizes = {path: path.stat().st_size for path in there}
+    assert max(sizes.values()) < 95e6
+    assert sum(sizes.values()) < 400e6
+
+
 def test_first_python_example_of_the_readme_runs(tmp_path):
     for index, name in enumerate('abc'):
         draw_vehicle(index, 0).save(tmp_path / f'{name}.jpg')

@@ -44,6 +44,8 @@ def add_demo_verb(verb: VerbMaker) -> None:
 def _demo(args: argparse.Namespace) -> None:
     import timm
 
+    from timm_dpa.downloads import require_released
+
     # what is wrong shows before the work
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
@@ -54,6 +56,8 @@ def _demo(args: argparse.Namespace) -> None:
     random = ':' not in source and not timm.models.is_model_pretrained(source)
     if random and not timm.is_model(source):
         raise ValueError(f'{args.model}: no such model; timm-dpa models lists what there is')
+    if random:
+        require_released(source)
 
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)

@@ -23,18 +23,26 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import SafetensorError, safe_open
-from timm.models import PretrainedCfg, build_model_with_cfg, resolve_pretrained_cfg
+from timm.models import (
+    PretrainedCfg,
+    build_model_with_cfg,
+    is_model_pretrained,
+    resolve_pretrained_cfg,
+)
 from torch import nn
 
 __all__ = [
     'ORG_VARIABLE',
+    'MissingWeightsError',
     'WeightsError',
     'build_checked',
     'explain',
     'file_sha256',
     'hub_repository',
+    'is_released',
     'packaged_weights',
     'read_manifest',
+    'require_released',
 ]
 
 #: environment variable: the organisation on the Hub from which registered tags are downloaded, instead of the one in
@@ -47,6 +55,10 @@ _SHA256 = re.compile(r'[0-9a-f]{64}')
 
 class WeightsError(RuntimeError):
     """Weights cannot be had, or are not what they should be. Nothing wrong stays in the cache."""
+
+
+class MissingWeightsError(WeightsError, FileNotFoundError):
+    """Released weights that are neither in this installation nor on an organisation of the Hub that it knows."""
 
 
 def read_manifest() -> dict[str, dict[str, Any]]:
@@ -69,6 +81,11 @@ def hub_repository(entry: dict[str, Any]) -> str | None:
     return f'{org}/{name}@{entry["revision"]}' if entry.get('revision') else f'{org}/{name}'
 
 
+def is_released(name: str) -> bool:
+    """Whether the manifest has weights of `architecture.tag`, or any of `architecture`; here or not."""
+    return any(name in (known, entry['architecture']) for known, entry in read_manifest().items())
+
+
 def packaged_weights(name: str) -> Path | None:
     """File of the weights `architecture.tag` that came with this package; None where they did not."""
     room = find_spec(f'{__package__}.hub')  # only found: this room imports no other
@@ -83,9 +100,11 @@ def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any)
     Names and shapes of the weights must be those of the model, but for a classifier that is to be replaced.
 
     Raises:
+        MissingWeightsError: the manifest has such weights, but they are not here, and no organisation is known.
         WeightsError: the download failed, or the weights are not what they should be.
         ValueError: weights of another architecture, or a classifier of other classes than the configuration states.
     """
+    _check_known(variant, pretrained, kwargs)
     if not pretrained:
         return build_model_with_cfg(model_cls, variant, pretrained, **kwargs)
     overlay = dict(kwargs.pop('pretrained_cfg_overlay', None) or {})
@@ -106,6 +125,31 @@ def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any)
     if found is not None:  # a place in the cache is nobody's business
         model.pretrained_cfg.update(file=cfg.file, source=cfg.source)
     return model
+
+
+def _check_known(variant: str, pretrained: bool, options: dict[str, Any]) -> None:
+    """`require_released`, unless the caller brings weights."""
+    given = options.get('pretrained_cfg')
+    tag = given if isinstance(given, str) else None
+    overlay = options.get('pretrained_cfg_overlay') or {}
+    if (given and not tag) or any(overlay.get(key) for key in ('url', 'file', 'state_dict', 'hf_hub_id')):
+        return
+    if tag or pretrained:
+        require_released(f'{variant}.{tag}' if tag else variant)
+
+
+def require_released(wanted: str) -> None:
+    """MissingWeightsError for `architecture.tag`, or `architecture`, that the manifest has and timm has not."""
+    if is_model_pretrained(wanted):
+        return
+    for name, entry in read_manifest().items():
+        if wanted in (name, entry['architecture']):
+            repo = entry['repo'].rpartition('/')[2]
+            raise MissingWeightsError(
+                f'{name}: its weights are not in this installation, and no organisation of the Hub is known that has '
+                f'them: set {ORG_VARIABLE}=<org>, or load hf-hub:<org>/{repo}, or install from a checkout of the '
+                'repository, which carries them (pip install .)'
+            )
 
 
 def _find_checked(cfg: PretrainedCfg, name: str, cache_dir: str | os.PathLike[str] | None) -> Path | None:

@@ -24,7 +24,7 @@ from timm.data import create_transform, resolve_data_config
 from timm.models import is_model_pretrained
 from torch import nn
 
-from .downloads import WeightsError, explain
+from .downloads import WeightsError, explain, is_released
 from .images import ImageError, ImageItem, iter_images, load_rgb
 from .init_weights import load_weights
 
@@ -307,7 +307,8 @@ def create_embedding_model(name: str, pretrained: bool | str | Path | None = Non
     """A timm model without classifier by name; `pretrained` as in `FeatureExtractor`."""
     remote = name.startswith(('hf-hub:', 'hf_hub:', 'local-dir:'))
     if pretrained is None:
-        pretrained = remote or is_model_pretrained(name) or None
+        # released ones that are not here are an error, no reason for random ones
+        pretrained = remote or is_model_pretrained(name) or is_released(name) or None
     if pretrained is True:
         return _create(name, pretrained=True)
     with torch.random.fork_rng(devices=[]):

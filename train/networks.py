@@ -16,7 +16,7 @@ from timm.models import get_pretrained_cfg, is_model, is_model_pretrained, list_
 from torch import nn
 
 from timm_dpa import init_backbone, load_weights
-from timm_dpa.downloads import WeightsError, explain
+from timm_dpa.downloads import WeightsError, explain, is_released
 from timm_dpa.dpa_resnet import ReIDResNet
 from timm_dpa.init_weights import looks_like_file
 from timm_dpa.reid_timm import ReIDBackbone
@@ -80,7 +80,7 @@ def _is_ours(name: str) -> bool:
 
 def brings_weights(name: str) -> bool:
     """Whether weights of the whole network belong to the name: a tag means released ones."""
-    return name.startswith(_REMOTE) or (_is_ours(name) and '.' in name and is_model_pretrained(name))
+    return name.startswith(_REMOTE) or (_is_ours(name) and '.' in name and is_released(name))
 
 
 def _backbone_args(recipe: ModelRecipe, image_size: tuple[int, int] | None) -> dict[str, Any]:

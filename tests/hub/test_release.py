@@ -7,12 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import timm
 from huggingface_hub import ModelCard
+from safetensors.torch import save_file
 
 from tests.support.hub_client import TOKEN, HubClient, embed
 from tests.support.hub_server import LoopbackHub
@@ -20,7 +21,9 @@ from tests.support.hub_storage import Account
 from tests.support.site import copy_package, models_of
 from timm_dpa.cli import main
 from timm_dpa.demo import draw_vehicle
+from timm_dpa.downloads import file_sha256
 from timm_dpa.hub.golden import check_golden
+from timm_dpa.hub.half import store_half
 from timm_dpa.hub.release import release_model
 from timm_dpa.hub.weights import load_releases
 
@@ -146,42 +149,139 @@ print(embed(model) == embed(timm.create_model('{NAME}', pretrained=True)), embed
         assert (tmp_path / 'v.safetensors').is_file()
         assert 'random' not in errors
 
-    def test_no_tag_without_its_weights(self, site, tmp_path):
+    def test_without_its_weights_one_line_says_where_they_are(self, site, trained, tmp_path):
+        """In Python, and by the commands; weights of the user's own, or none, are no error."""
         other = tmp_path / 'other'
         shutil.copytree(site, other)
         shutil.rmtree(models_of(other))
-        code = "import timm, timm_dpa\nprint([name for name in timm.list_pretrained() if 'squares' in name])\n"
-        code += "try: timm.create_model('reid_resnet18', pretrained=True)\nexcept RuntimeError as error: print(error)"
-        out, _ = run_python(code, other, tmp_path)
-        assert out.startswith('[]\n')
-        assert 'No pretrained weights' in out
+        where = str(models_of(site) / NAME / 'model.safetensors')
+        code = f"""
+import timm, timm_dpa
+from timm_dpa.cli import main
+print([name for name in timm.list_pretrained() if 'squares' in name])
+for create in (timm.create_model, timm_dpa.FeatureExtractor):
+    for name in ('reid_resnet18', '{NAME}'):
+        try: create(name, pretrained=True)
+        except timm_dpa.WeightsError as error: print(error)
+try: timm_dpa.FeatureExtractor('reid_resnet18')
+except FileNotFoundError as error: print(error)
+timm.create_model('reid_resnet18')
+timm.create_model('reid_resnet18', pretrained=True, pretrained_cfg_overlay={{'file': {where!r}}})
+for words in ('embed crop.jpg --out v.safetensors --model reid_resnet18', 'export {NAME} --out x.onnx',
+              'train --data {trained.parent / 'patterns'} --out run --model {NAME}',
+              'demo --out demo --model reid_resnet18'):
+    print(main(words.split()))
+"""
+        draw_vehicle(0, 0).save(tmp_path / 'crop.jpg')
+        out, errors = run_python(code, other, tmp_path)
+        first, *messages = out.splitlines()
+        assert first == '[]'
+        assert messages[:5] == [messages[0]] * 5
+        assert messages[0].startswith(f'{NAME}: its weights are not in this installation')
+        for word in ('TIMM_DPA_HUB_ORG=<org>', f'hf-hub:<org>/{NAME}', '(pip install .)'):
+            assert word in messages[0]
+        assert messages[5:] == ['2'] * 4
+        lines = [line for line in errors.splitlines() if line.startswith('timm-dpa')]
+        assert lines == [f'timm-dpa {verb}: {messages[0]}' for verb in ('embed', 'export', 'train', 'demo')]
+        assert 'Traceback' not in errors
+        assert not (tmp_path / 'demo').exists()
 
-    def test_from_the_wheel(self, site, expected, tmp_path):
-        pytest.importorskip('setuptools', minversion='77')
-        tree = tmp_path / 'tree'
-        for room in ('timm_dpa', 'train', 'hub'):
-            ignored = shutil.ignore_patterns('__pycache__', 'models')
-            shutil.copytree(PROJECT / room, tree / room, ignore=ignored)
-        for name in ('pyproject.toml', 'README.md', 'LICENSE'):
-            shutil.copy(PROJECT / name, tree)
-        built = {}
-        for name in ('without', 'with'):
-            if name == 'with':
-                shutil.copytree(models_of(site), tree / 'hub' / 'models')
-                shutil.copy(site / 'timm_dpa' / 'weights.json', tree / 'timm_dpa')
-            code = f"from setuptools.build_meta import build_wheel; build_wheel('{tmp_path / name}')"
-            (tmp_path / name).mkdir()
-            done = subprocess.run([sys.executable, '-c', code], cwd=tree, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr
-            assert 'would be ignored' not in done.stderr
-            (wheel,) = (tmp_path / name).glob('*.whl')
-            with zipfile.ZipFile(wheel) as file:
-                file.extractall(tmp_path / name)
-            built[name] = models_of(tmp_path / name)
-        assert not built['without'].exists()
-        assert listing(built['with']) == listing(models_of(site))
-        out, _ = run_python(self.CODE, tmp_path / 'with', tmp_path, search=True)
+
+def build(tree: Path, out: Path, kind: str = 'wheel', **environment: str) -> Path:
+    """Unpack what a build front end gets from the source tree: a wheel or an sdist."""
+    out.mkdir()
+    code = f"from setuptools.build_meta import build_{kind}; build_{kind}('{out}')"
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=tree,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'would be ignored' not in done.stderr
+    (file,) = out.iterdir()
+    shutil.unpack_archive(file, out, 'zip' if kind == 'wheel' else 'gztar')
+    file.unlink()
+    return out
+
+
+@pytest.fixture(scope='module')
+def tree(tmp_path_factory) -> Path:
+    tree = tmp_path_factory.mktemp('source') / 'tree'
+    for room in ('timm_dpa', 'train', 'hub'):
+        ignored = shutil.ignore_patterns('__pycache__', 'models')
+        shutil.copytree(PROJECT / room, tree / room, ignore=ignored)
+    for name in ('pyproject.toml', 'setup.py', 'README.md', 'LICENSE'):
+        shutil.copy(PROJECT / name, tree)
+    return tree
+
+
+@pytest.fixture(scope='module')
+def others(tmp_path_factory) -> Path:
+    """Weights of another architecture."""
+    folder = tmp_path_factory.mktemp('others')
+    save_file(timm.create_model('dpa_resnet18').state_dict(), folder / 'whole.safetensors')
+    store_half(folder / 'whole.safetensors', folder / 'model.safetensors')
+    return folder / 'model.safetensors'
+
+
+@pytest.mark.skipif(int(version('setuptools').partition('.')[0]) < 77, reason='what pyproject.toml asks for')
+class TestBuilt:
+    """Wheels, one after the other from one tree, where an earlier build must not show in a later one."""
+
+    def test_carry_all_models_and_an_upload_the_first_of_two_architectures(
+        self, site, tree, others, expected, tmp_path
+    ):
+        assert not models_of(build(tree, tmp_path / 'without')).exists()
+
+        manifest = json.loads((site / 'timm_dpa' / 'weights.json').read_text())
+        sha256, size = file_sha256(others), others.stat().st_size
+        for tag in ('one', 'two'):
+            entry = {'architecture': 'dpa_resnet18', 'tag': tag, 'repo': f'dpa.{tag}', 'sha256': sha256, 'size': size}
+            manifest['weights'].append(entry)
+            (tree / 'hub' / 'models' / f'dpa_resnet18.{tag}').mkdir(parents=True)
+            shutil.copy(others, tree / 'hub' / 'models' / f'dpa_resnet18.{tag}')
+        (tree / 'timm_dpa' / 'weights.json').write_text(json.dumps(manifest))
+        shutil.copytree(models_of(site) / NAME, tree / 'hub' / 'models' / NAME)
+
+        full = build(tree, tmp_path / 'full')
+        assert listing(models_of(full)) == listing(tree / 'hub' / 'models')
+        out, _ = run_python(TestLoaded.CODE, full, tmp_path, search=True)
         assert out.endswith(f'True {expected}\n')
+
+        slim = build(tree, tmp_path / 'slim', TIMM_DPA_WHEEL='slim')
+        assert [path.name for path in models_of(slim).iterdir()] == ['dpa_resnet18.one']
+        (source,) = build(tree, tmp_path / 'source', 'sdist', TIMM_DPA_WHEEL='slim').iterdir()
+        assert [path.name for path in (source / 'hub' / 'models').iterdir()] == ['dpa_resnet18.one']
+        assert listing(build(source, tmp_path / 'again')).keys() == listing(slim).keys()
+        code = """
+import timm, timm_dpa
+print(timm.create_model('dpa_resnet18', pretrained=True).pretrained_cfg['tag'])
+for name in ('dpa_resnet18.two', 'reid_resnet18'):
+    try: timm.create_model(name, pretrained=True)
+    except timm_dpa.WeightsError as error: print(error)
+"""
+        out, _ = run_python(code, slim, tmp_path)
+        first, *messages = out.splitlines()
+        assert first == 'one'
+        for name, message in zip(('dpa_resnet18.two', NAME), messages, strict=True):
+            assert message.startswith(f'{name}: its weights are not in this installation')
+            assert message.endswith('(pip install .)')
+
+    def test_any_other_word_is_refused(self, tree, tmp_path):
+        code = 'from setuptools.build_meta import build_wheel; build_wheel("x")'
+        done = subprocess.run(
+            [sys.executable, '-c', code],
+            cwd=tree,
+            env={**os.environ, 'TIMM_DPA_WHEEL': 'thin'},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode != 0
+        assert 'TIMM_DPA_WHEEL=thin' in done.stderr
 
 
 class TestHub:
