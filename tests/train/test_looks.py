@@ -12,11 +12,13 @@ from timm_dpa.train.synthetic.dataset import Plan, render_identity
 from timm_dpa.train.synthetic.flights import draw_flight
 from timm_dpa.train.synthetic.materials import shade
 from timm_dpa.train.synthetic.poses import draw_pose
+from timm_dpa.train.synthetic.rendering import Setting, render
 from timm_dpa.train.synthetic.scenes import Studio
 from timm_dpa.train.synthetic.shapes import cylinder
 from timm_dpa.train.synthetic.skies import REACH, SIZE
 from timm_dpa.train.synthetic.swatches import GLASS, MATT, PAINT
 from timm_dpa.train.synthetic.tracing import Scene, Solid, build_solid, make_solid
+from timm_dpa.train.synthetic.vehicles import draw_identity, draw_model
 
 
 @pytest.fixture(scope='module')
@@ -140,6 +142,52 @@ class TestCasters:
                     shaded += 'shadow' in row[11].split()
         assert sunny > 80
         assert 0.25 < shaded / sunny < 0.5
+
+
+NEW_KINDS = ('minibus', 'tipper', 'semitrailer', 'container', 'skeleton', 'tanker')
+
+
+class TestKinds:
+    @pytest.mark.parametrize('kind', NEW_KINDS)
+    def test_every_new_kind_is_seen_from_above_behind_and_beside(self, kind):
+        """Its picture has the size that its metres ask for, and colours of more than one part."""
+        number = next(n for n in range(1000) if draw_model(3, n).kind == kind)
+        solid, body = build_solid(draw_identity(3, number, draw_model(3, number), 1))
+        scene, flight = Scene([solid]), draw_flight(3, 4, 0)
+        for pitch, azimuth in ((88, 0.0), (20, 0.0), (40, np.pi / 2)):
+            view = aim(solid.corners.reshape(-1, 3), 60, np.deg2rad(pitch), azimuth, 160)
+            pixels = render(
+                scene, view, Setting(flight.place, (50.0, 1.0, 0.0), flight.light), np.random.default_rng(0)
+            )
+            columns, rows = np.meshgrid(np.arange(view.width) + 0.5, np.arange(view.height) + 0.5)
+            seen = scene.count(view.eye, view.rays(columns.ravel(), rows.ravel()))[0]
+            assert pixels.reshape(-1, 3)[seen].std(axis=0).max() > 12
+            # metres a pixel, in the middle
+            pixel = np.linalg.norm(view.eye) / view.focal
+            wide, tall = (np.ptp(v.ravel()[seen]) * pixel for v in (columns, rows))
+            across = body.width if azimuth == 0 else body.length
+            assert 0.93 * across < wide < 1.12 * across + 0.8
+            if pitch == 88:
+                assert 0.95 * body.length < tall < 1.1 * body.length
+
+    def test_rear_lamps_and_plates_are_seen_from_behind(self):
+        """Red to both sides and a pale or yellow plate between them, of most cars."""
+        lamps = plates = 0
+        for number in range(12):
+            model = next(m for m in (draw_model(4, n) for n in range(20 * number, 999)) if m.kind in ('suv', 'sedan'))
+            solid, body = build_solid(draw_identity(4, number, model, 0))
+            y, z = np.meshgrid(np.linspace(-0.5, 0.5, 120) * body.width, np.linspace(0.3, 1.2, 80))
+            origin = np.array([-40.0, 0, 0.8])
+            ways = np.stack([np.full(y.size, 40 - body.length / 2), y.ravel(), z.ravel() - 0.8], 1)
+            hits = Scene([solid]).trace(origin, (ways / np.linalg.norm(ways, axis=1, keepdims=True)).astype(np.float32))
+            red, green, blue, _ = hits.texels.astype(int).T
+            side = hits.points[:, 1] / body.width
+            lamp = (red > 110) & (green < 40) & (blue < 40)
+            lamps += (side[lamp] > 0.25).sum() > 20 and (side[lamp] < -0.25).sum() > 20
+            plate = (red > 195) & (green > 150) & (np.abs(side) < 0.17) & (hits.points[:, 2] < 0.95)
+            plates += plate.sum() > 30 and body.length > 3
+        assert lamps >= 10
+        assert plates >= 8
 
 
 @pytest.fixture(scope='module')

@@ -278,7 +278,7 @@ def _park(
         if rng.uniform() < 0.12:  # turning
             heading, slots = heading + rng.normal(0, 0.6), []
     elif place.kind == 'parking':
-        if rng.uniform() < 0.75:
+        if rng.uniform() < 0.75 and half_length < 4.5:
             bay = int(rng.integers(0, 200))
             x = (bay + 0.5) * place.lane
             y = float(rng.choice([5.5, 10.5])) + rng.normal(0, 0.15)
