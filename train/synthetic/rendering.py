@@ -12,7 +12,7 @@ from .ground import Place, draw_patch
 from .materials import Light, shade, to_srgb
 from .tracing import Scene, Solid
 
-__all__ = ['Setting', 'Wall', 'render']
+__all__ = ['Setting', 'Wall', 'past_wall', 'render']
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def render(scene: Scene, view: View, setting: Setting, rng: np.random.Generator)
         towards = sun[row % 32, column % 32]
         some = np.flatnonzero(light.sun @ hits.normals > 0)
         sunlit[some] = scene.sunlit(hits.points[some], hits.normals[:, some], towards[some])
-        sunlit *= _past_wall(setting.wall, hits.points.T, light.sun)
+        sunlit *= past_wall(setting.wall, hits.points.T, light.sun)
     solid = shade(light, np.ascontiguousarray(ways.T), hits.normals, hits.openness, hits.texels, sunlit)
     solid *= np.float32(setting.exposure)
     np.minimum(solid, 2.5, out=solid)
@@ -130,7 +130,7 @@ def _corners(solid: Solid) -> np.ndarray:
     return np.stack([x, y, z], -1).reshape(-1, 3)
 
 
-def _past_wall(wall: Wall | None, points: np.ndarray, sun: np.ndarray) -> np.ndarray | np.float32:
+def past_wall(wall: Wall | None, points: np.ndarray, sun: np.ndarray) -> np.ndarray | np.float32:
     """1 where the wall leaves the sun free; points `(3, N)`."""
     if wall is None:
         return np.float32(1)
@@ -192,7 +192,7 @@ def _ground(
             towards = sun[(row[some] * 2 + int(b * 2)) % 32, (column[some] * 2 + int(a * 2)) % 32]
             lit += scene.sunlit(np.ascontiguousarray(near.T), None, towards)
         direct[some] *= lit / 4
-        direct *= _past_wall(setting.wall, points, light.sun)
+        direct *= past_wall(setting.wall, points, light.sun)
     level = light.sky_on_ground()
     return albedo * np.stack([sky * level[i] + direct * light.sunlight[i] for i in range(3)])
 
