@@ -220,11 +220,12 @@ def _evaluation_command(result: dict[str, Any], model: str) -> str:
 
 
 def _was_chosen(result: dict[str, Any]) -> bool:
-    """Whether a run evaluated several epochs and kept the one with this result."""
+    """Whether a run evaluated several weights, of epochs or of its start, and kept those with this result."""
     if 'epoch' not in result:
         return False
     recipe = result['recipe']
-    return 0 < recipe['run']['evaluate_every'] < recipe['schedule']['epochs']
+    run = recipe['run']
+    return 0 < run['evaluate_every'] < recipe['schedule']['epochs'] or run.get('compare_start', False)
 
 
 def _protocol(settings: dict[str, Any]) -> str:

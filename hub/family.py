@@ -17,6 +17,7 @@ from timm_dpa.train.checkpoints import write_atomically
 from timm_dpa.train.datasets import ReIDData, default_draws, load_data
 from timm_dpa.train.evaluation import check_protocol, evaluate_model, write_evaluation
 from timm_dpa.train.loop import train
+from timm_dpa.train.mixing import load_sources
 from timm_dpa.train.processes import joined_processes
 from timm_dpa.train.provenance import describe_data
 from timm_dpa.train.recipe import Recipe
@@ -85,8 +86,7 @@ def train_family(
     out = Path(out)
     if recipe.model.args:
         raise ValueError(f'model.args={recipe.model.args}: a tag cannot say options of the model')
-    data = recipe.data
-    about = describe_data(load_data(root, data.layout, test_fraction=data.test_fraction, subset=data.subset))
+    about = load_sources(Path(root), recipe.data).describe()
     recipes = {name: _of_architecture(recipe, name) for name in architectures}
     test_sets = _load_tests(tests)
     for name, own in recipes.items():  # what is wrong shows before the work

@@ -17,10 +17,11 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import safe_open
 
 from timm_dpa import FeatureExtractor
+from timm_dpa.train.about import load_about
 from timm_dpa.train.datasets import load_data
 from timm_dpa.train.drawn import draw_data_set
 from timm_dpa.train.networks import pretrained_origin
-from timm_dpa.train.provenance import describe_data, load_about
+from timm_dpa.train.provenance import describe_data
 from timm_dpa.train.rank_lists import rank_list_figure
 
 from .cards import CardFacts, model_card, read_results
@@ -100,6 +101,8 @@ def build_folder(
     evaluations = [read_results(Path(result)) for result in results]
     if run and (run / 'evaluation.json').is_file():
         evaluations.insert(0, read_results(run))
+        if evaluations[0].get('epoch') == 0:
+            raise ValueError(f'{run}: its training did not help, and model/ holds the weights that it started from')
     stages, evaluations = _tell_about(stages, evaluations, about or {})
     check_licence(stages, licence, source)
     if trained_on is None and not stages:

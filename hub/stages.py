@@ -33,7 +33,7 @@ class Stage:
 
     Attributes:
         recipe: of the run.
-        data: what they are, see `timm_dpa.train.provenance.describe_data`.
+        data: what they are, see `timm_dpa.train.mixing.TrainingSources.describe`.
     """
 
     recipe: Recipe
@@ -124,11 +124,16 @@ def describe_stages(stages: Sequence[Stage]) -> str:
 
 def _describe_start(model: ModelRecipe) -> str:
     name = released_start(model)
-    trunk = 'the trunk (all but attention and classifier) of ' if _is_other(name, model.name) else ''
+    trunk = 'the trunk (all but attention and classifier) of ' if _takes_trunk(model, name) else ''
     sources = start_sources(model)
     known = any('images' in source for source in sources)
     trained = f', which were trained on {" and ".join(map(describe_source, sources))}' if known else ''
     return f'Training started from {trunk}the weights `{name}` of timm-dpa{trained}.'
+
+
+def _takes_trunk(model: ModelRecipe, released: str) -> bool:
+    """Whether a start from released weights is one from their trunk, see `init_backbone`; else from all of them."""
+    return model.checkpoint is None and (model.init_from == released or _is_other(released, model.name))
 
 
 def _is_other(before: str, name: str) -> bool:
@@ -148,13 +153,15 @@ def write_recipes(stages: Sequence[Stage], folder: Path, name: str) -> list[str]
         recipe = stage.recipe
         released = released_start(recipe.model)
         if released:  # by its name, where it was the path of its file
-            start = ['model.init_from=null', 'model.checkpoint=null', f'model.name={released}']
-            fills_trunk = recipe.model.init_from and not recipe.model.checkpoint
-            recipe = recipe.override([f'model.init_from={released}'] if fills_trunk else start)
+            whole = ['model.init_from=null', 'model.checkpoint=null', f'model.name={released}']
+            trunk = [f'model.init_from={released}']
+            recipe = recipe.override(trunk if _takes_trunk(recipe.model, released) else whole)
         if before is not None:
             whole = recipe.model.checkpoint is not None
             start = f'model.checkpoint={before}' if whole else f'model.init_from={before}/model/model.safetensors'
             recipe = recipe.override([start])
+        if recipe.data.mix:
+            recipe = recipe.override([f'data.mix={json.dumps([data_folder(data) for data in stage.sources[1:]])}'])
         (folder / f'recipe{suffix}.yaml').write_text(recipe.as_yaml(), encoding='utf-8')
         before = f'runs/{name}{suffix}'
         words = ['timm-dpa', 'train', '--recipe', f'recipe{suffix}.yaml', '--data', data_folder(stage.data)]

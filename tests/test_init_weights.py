@@ -181,6 +181,9 @@ class TestInitBackbone:
             'fc',
         }
         assert str(reports[0]).startswith(f'{len(reports[0].filled)} tensors from dpa_resnet50.rendered; keep their')
+        twin = timm.create_model('dpa_resnet50')
+        assert str(init_backbone(twin, 'dpa_resnet50.rendered')).endswith('values: layer3.attn; not used: layer3.attn')
+        assert init_backbone(twin, MODELS / 'dpa_resnet50.rendered').not_filled == ()
         with pytest.raises(FileNotFoundError, match=r'holds neither model/model\.safetensors nor model\.safetensors'):
             init_backbone(model, MODELS)
 

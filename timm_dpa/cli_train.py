@@ -73,7 +73,9 @@ def add_train_verbs(verb: VerbMaker) -> None:
     synth.add_argument(
         '--alike', type=float, default=0.8, metavar='P', help='share of models of one colour each (default 0.8)'
     )
-    synth.add_argument('--cameras', type=int, default=6, metavar='N', help='flights that see a vehicle (default 6)')
+    synth.add_argument(
+        '--cameras', type=int, metavar='N', help='flights that see a vehicle (default 6; always 1 with --tracks)'
+    )
     synth.add_argument(
         '--flights',
         type=int,
@@ -91,6 +93,12 @@ def add_train_verbs(verb: VerbMaker) -> None:
     )
     synth.add_argument(
         '--test-share', type=float, default=0.25, metavar='F', help='models held out for the test (default 0.25)'
+    )
+    synth.add_argument(
+        '--tracks',
+        action='store_true',
+        help='the images of a vehicle are 10 to 30 frames of one flight that watches it turn while the drone climbs: '
+        'heading, size, light and air change from frame to frame; evaluated first-last (--images-per-id 20)',
     )
     synth.add_argument('--preview', metavar='FILE', help='contact sheet to draw: vehicles by rows')
     synth.add_argument('--workers', type=int, metavar='N', help='processes (default: one a core)')
@@ -246,6 +254,7 @@ def _synth(args: argparse.Namespace) -> None:
         flights=args.flights,
         test_share=args.test_share,
         degradation=args.degradation,
+        tracks=args.tracks,
     )
     if args.preview and not args.preview.lower().endswith(('.png', '.jpg', '.jpeg')):
         raise ValueError(f'--preview {args.preview}: the name must end in .png or .jpg')
@@ -265,6 +274,7 @@ def _synth(args: argparse.Namespace) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
+    from timm_dpa.train.fine_tuning import comparison_table
     from timm_dpa.train.loop import train
 
     result = train(read_recipe(args, args.settings), args.data, args.out)
@@ -272,6 +282,8 @@ def _train(args: argparse.Namespace) -> None:
         return
     if result.finished_before:
         print(f'was finished before: {result.epochs} epochs, {result.steps} steps')
+        if result.comparison is not None:  # else the log has just said it
+            print(comparison_table(*result.comparison))
     print(f'model: {result.folder / "model"}')
     print(f'run: {result.folder}')
 

@@ -13,7 +13,7 @@ from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, 
 from timm.models import adapt_input_conv, is_model, load_state_dict
 from torch import nn
 
-from .downloads import WeightsError, difference, explain
+from .downloads import WeightsError, difference, explain, is_released
 from .dpa_resnet import ReIDResNet
 from .reid_timm import ReIDBackbone
 
@@ -80,8 +80,8 @@ def init_backbone(
 ) -> InitReport:
     """Fill the backbone of `model` with trained weights, and with it all else that the source has and fits.
 
-    From a re-identification network that is its neck, its pooling, and each attention of the same kind; of another kind
-    nothing is taken.
+    From a re-identification network that is its neck, its pooling, and each attention of the same kind, whole or not at
+    all. From released weights of this package, given by name, it is no attention: the trunk, which all have alike.
 
     Args:
         model: the model to fill, changed in place. It may have other input channels than the source.
@@ -118,11 +118,12 @@ def init_backbone(
     if stem in weights and weights[stem].shape[1] != state[stem].shape[1]:
         weights[stem] = adapt_input_conv(state[stem].shape[1], weights[stem])
     fitting = {name: value for name, value in weights.items() if name in state and value.shape == state[name].shape}
+    trunk_only = is_released(source)
     # parts of different attentions share names and some shapes
     attentions = {match.group(1) for name in (*state, *weights) if (match := _ATTENTION.match(name))}
     for part in attentions:
         own, theirs = ({name for name in names if name.startswith(f'{part}.')} for names in (state, weights))
-        if own != theirs or not own <= fitting.keys():
+        if trunk_only or own != theirs or not own <= fitting.keys():
             fitting = {name: value for name, value in fitting.items() if name not in own}
     not_filled = tuple(prefix + name for name in state if name not in fitting)
     foreign = [name for name in not_filled if not _OWN_PARTS.match(name)]

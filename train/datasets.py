@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, default_collate
 
 from timm_dpa.images import ImageError, ImageItem, load_rgb
 
+from .about import ABOUT_FILE, read_about
 from .layouts import LAYOUTS, PARTS, VRU_TESTS, Row, read_layout
 
 __all__ = [
@@ -76,7 +77,7 @@ class ReIDData:
         test: all test images; query and gallery together where these are given.
         identities: names on disk; a pid is an index into it, in all parts.
         has_cameras: whether there is more than one camera.
-        protocol: the layout's own, one of `PROTOCOLS`.
+        protocol: one of `PROTOCOLS`: what `dataset.json` names, else the layout's own.
     """
 
     root: Path
@@ -163,7 +164,10 @@ def _assemble(home: Path, layout: str, rows: list[Row], test_fraction: float, se
     fresh = [row for row in parts['gallery'] if key(row.path) not in queries]
     test = sorted(parts['test'] or parts['query'] + fresh)
     has_cameras = len({row.camera for row in rows}) > 1
-    protocol = 'fixed' if parts['query'] else 'cross-camera' if has_cameras else 'vru'
+    usual = 'fixed' if parts['query'] else 'cross-camera' if has_cameras else 'vru'
+    protocol = read_about(home).get('protocol', usual)
+    if protocol not in PROTOCOLS:
+        raise ValueError(f'{home / ABOUT_FILE}: unknown protocol {protocol!r}; choose {", ".join(PROTOCOLS)}')
     return ReIDData(
         home,
         layout,
@@ -212,7 +216,7 @@ def draw_protocol(
     All but `fixed` take the images from `data.test`.
 
     Args:
-        protocol: one of `PROTOCOLS`, None for the layout's own.
+        protocol: one of `PROTOCOLS`, None for the data's own.
         seed: of the random images.
         exclude_same_camera: the same-camera rule, on or off; None for the protocol's own.
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from timm_dpa.demo import draw_car, park
 
-from .provenance import write_about
+from .about import write_about
 
 __all__ = ['draw_data_set']
 

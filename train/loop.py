@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,29 @@ from timm.layers import convert_sync_batchnorm
 from timm.utils import ModelEmaV3
 from timm.utils.clip_grad import dispatch_clip_grad
 from torch import nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from timm_dpa.features import FeatureExtractor, autocast_dtype
 from timm_dpa.images import ImageError
 from timm_dpa.reid_timm import ReIDBackbone
 
-from .checkpoints import load_latest, remove_stale, save_checkpoint, write_atomically
-from .datasets import TrainImages, collate, load_data, train_labels
+from .checkpoints import load_checkpoint, load_latest, remove_stale, save_checkpoint, write_atomically
+from .datasets import collate
 from .evaluation import Evaluation, check_protocol, evaluate_model, write_evaluation
+from .fine_tuning import (
+    Anchor,
+    check_fine_tuning,
+    compare,
+    comparison_table,
+    freeze_for_good,
+    interpolate,
+    keep_statistics,
+    needs_start,
+    without_classifier,
+)
+from .mixing import MixedSampler, augment_options, load_sources
 from .networks import create_network, save_model_folder, start_network
 from .processes import Processes, joined_processes
-from .provenance import describe_data
 from .recipe import Recipe
 from .runlog import RunLog, table_bytes
 from .samplers import IdentitySampler
@@ -45,6 +57,7 @@ __all__ = ['TrainResult', 'train']
 #: what may differ between the two halves of a run that was interrupted
 _FREE = {
     ('data', 'workers'),
+    ('data', 'mix'),  # where it lies; what it holds is compared
     ('data', 'protocol'),
     ('data', 'exclude_same_camera'),
     ('data', 'draws'),
@@ -64,6 +77,7 @@ class TrainResult:
         epochs, steps: done in all.
         seconds: of training, without evaluations.
         best: row of `metrics.csv` with the highest mAP; None where nothing was evaluated.
+        comparison: rows of the start and of the best epoch after it; None where these were not compared.
         finished_before: whether there was nothing left to do.
     """
 
@@ -73,6 +87,7 @@ class TrainResult:
     seconds: float
     best: dict[str, Any] | None
     finished_before: bool = False
+    comparison: tuple[dict[str, Any], dict[str, Any]] | None = None
 
 
 def train(
@@ -86,8 +101,9 @@ def train(
         recipe: see `load_recipe`.
         root: of the data, see `load_data`.
         out: folder of the run: `recipe.yaml`, `data.json` (what the data are), `run.log`, `steps.csv` (losses),
-            `metrics.csv` (evaluations), TensorBoard files, `checkpoints/` (`last.pt`, `previous.pt`, `best.pt`),
-            `figures/`, and `model/`, the best model as timm loads it.
+            `metrics.csv` (evaluations), TensorBoard files, `checkpoints/` (`last.pt`, `previous.pt`, `best.pt`,
+            and `start.pt` where the recipe looks back at the start), `figures/`, and `model/`, the best model as timm
+            loads it.
         progress: show a bar; None shows one on a terminal only.
 
     Raises:
@@ -106,10 +122,8 @@ class _Run:
         self.recipe, self.out, self.processes, self.progress = recipe, out, processes, progress
         self.device = processes.device
         data = recipe.data
-        self.data = load_data(root, data.layout, test_fraction=data.test_fraction, subset=data.subset)
-        if not len(self.data.train):
-            raise ValueError(f'{root}: no training images; give data.test_fraction below 1, or data with a train part')
-        self.labels, identities = train_labels(self.data.train)
+        self.sources = load_sources(root, data)
+        self.data = self.sources.sources[0]
         self.evaluates = len(self.data.test) > 0
         if self.evaluates:  # what is wrong shows before the work
             check_protocol(self.data, data.protocol, data.draws, data.exclude_same_camera)
@@ -119,12 +133,14 @@ class _Run:
             raise ValueError(f'run.ema must be in 0..1, not {recipe.run.ema}; null for none')
         if recipe.optim.clip_grad is not None and recipe.optim.clip_grad <= 0:
             raise ValueError(f'optim.clip_grad must be above 0, not {recipe.optim.clip_grad}; null for none')
+        check_fine_tuning(recipe)
         self.checkpoints = out / 'checkpoints'
         state = self._open_folder()
 
         torch.manual_seed(recipe.run.seed)
-        model = create_network(recipe.model, len(identities), data.image_size)
+        model = create_network(recipe.model, self.sources.identities, data.image_size)
         self.started_from = [] if state else start_network(model, recipe.model)
+        self.start = self._keep_start(model, state)
         config = resolve_data_config(model=model)
         self.image_size = tuple(config['input_size'][1:])
         model.to(self.device, memory_format=torch.channels_last if recipe.run.channels_last else torch.preserve_format)
@@ -132,27 +148,28 @@ class _Run:
             if self.device.type != 'cuda':
                 raise ValueError(f'run.sync_batch_norm works on CUDA only, not on {self.device}')
             model = convert_sync_batchnorm(model)  # torch's own drops the activation of timm's BatchNormAct2d
+        if recipe.schedule.keep_statistics:
+            keep_statistics(model)
+        freeze_for_good(model, recipe.optim, recipe.schedule)
         self.model = model.train()
-        self.task = ReIDTask(model, recipe.loss, self.device).to(self.device)
+        before = None
+        if recipe.loss.pull:
+            before = copy.deepcopy(model)
+            before.load_state_dict(self.start, strict=False)  # but for the classifier
+        self.task = ReIDTask(model, recipe.loss, self.device, before).to(self.device)
+        self.anchor = Anchor(model, self.start, recipe.optim.anchor) if recipe.optim.anchor else None
         self.ema = None if recipe.run.ema is None else ModelEmaV3(model, decay=recipe.run.ema, use_warmup=True)
         self.autocast = autocast_dtype(recipe.run.precision, self.device)
 
-        self.sampler = IdentitySampler.from_batch_size(
-            self.labels,
-            recipe.batch.size,
-            recipe.batch.images_per_identity,
-            camids=self.data.train.camids,
-            seed=recipe.run.seed,
-            rank=processes.rank,
-            world_size=processes.world_size,
-        )
+        self.sampler = self.sources.sampler(recipe.batch, recipe.run.seed, processes.rank, processes.world_size)
         self.batches = _SeededBatches(self.sampler, recipe.run.seed, recipe.batch.size)
         self.data_config = config
         self.loader: DataLoader | None = None
         self.loaded_size: tuple[int, int] | None = None
         # what is wrong shows before the work
         early_size(recipe.schedule, self.image_size, 0)
-        train_transform(config, **vars(recipe.augment))
+        for synthetic in (False, True):
+            train_transform(config, **augment_options(recipe.augment, synthetic))
         if recipe.batch.accumulate < 1:
             raise ValueError(f'batch.accumulate must be at least 1, not {recipe.batch.accumulate}')
         self.steps_per_epoch = -(-len(self.sampler) // recipe.batch.accumulate)
@@ -195,7 +212,7 @@ class _Run:
             if self.out.is_dir() and any(self.out.iterdir()) and not (self.out / 'recipe.yaml').is_file():
                 raise ValueError(f'{self.out}: holds other things than a run; give a new or an empty folder')
         else:
-            theirs = state['recipe']
+            theirs = _with_defaults(state['recipe'])
             differing = [
                 f'{section}.{key} {theirs.get(section, {}).get(key)!r}, now {value!r}'
                 for section, values in ours.items()
@@ -211,19 +228,34 @@ class _Run:
                 raise ValueError(
                     f'{self.out}: holds a run with other data, {state["data"]} instead of {self._describe_data()}'
                 )
+            if needs_start(self.recipe):
+                state['start'] = load_checkpoint(self.checkpoints / 'start.pt')['model']
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         for folder in (self.out, self.checkpoints):
             remove_stale(folder)
         write_atomically(self.out / 'recipe.yaml', self.recipe.as_yaml().encode())
-        write_atomically(self.out / 'data.json', json.dumps(describe_data(self.data), indent=2).encode())
+        write_atomically(self.out / 'data.json', json.dumps(self.sources.describe(), indent=2).encode())
         return state
 
+    def _keep_start(self, model: nn.Module, state: dict[str, Any] | None) -> dict[str, torch.Tensor]:
+        """The weights that the run started from, if it needs them: they may lie nowhere else when it goes on."""
+        if not needs_start(self.recipe):
+            return {}
+        if state:
+            return state['start']
+        start = without_classifier(model.state_dict())
+        if self.processes.is_main:
+            save_checkpoint(self.checkpoints / 'start.pt', {'model': start}, keep_previous=False)
+        return start
+
     def _describe_data(self) -> dict[str, Any]:
+        mix = self.sources.counts()
         return {
             'images': len(self.data.train),
-            'identities': int(self.labels.max()) + 1,
+            'identities': len(np.unique(self.data.train.pids)),
             'test_images': len(self.data.test),
             'layout': self.data.layout,
+            **({'mix': mix} if mix else {}),
         }
 
     # --- parts --------------------------------------------------------------------------------------------------------
@@ -233,19 +265,19 @@ class _Run:
         if self.loaded_size == size:
             return
         self.loader = None  # its processes end before others begin
-        augment = vars(self.recipe.augment)
-        pad = round(augment['pad'] * size[0] / self.image_size[0])
-        transform = train_transform({**self.data_config, 'input_size': (3, *size)}, **{**augment, 'pad': pad})
-        self.loader, self.loaded_size = self._loader(transform), size
+        pad = round(self.recipe.augment.pad * size[0] / self.image_size[0])
+        augment = replace(self.recipe.augment, pad=pad)
+        images = self.sources.images({**self.data_config, 'input_size': (3, *size)}, augment)
+        self.loader, self.loaded_size = self._loader(images), size
 
-    def _loader(self, transform: Any) -> DataLoader:
+    def _loader(self, images: Dataset) -> DataLoader:
         workers = self.recipe.data.workers
         if workers is None:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 3
             workers = min(8, cores // int(os.environ.get('LOCAL_WORLD_SIZE', '1')) - 1)
             workers = max(workers, 0)
         return DataLoader(
-            TrainImages(self.data.train, transform),
+            images,
             batch_sampler=self.batches,
             num_workers=workers,
             collate_fn=collate,
@@ -255,7 +287,18 @@ class _Run:
         )
 
     def _evaluated_model(self) -> nn.Module:
-        return self.model if self.ema is None else self.ema.module
+        """What is evaluated and saved as the model."""
+        model = self.model if self.ema is None else self.ema.module
+        if self.processes.world_size > 1:
+            # each process has its own statistics since the last step
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        share = self.recipe.run.interpolate
+        if share == 1:
+            return model
+        mixed = copy.deepcopy(model)
+        mixed.load_state_dict(interpolate(self.start, model.state_dict(), share))
+        return mixed
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -315,7 +358,7 @@ class _Run:
             if not (self.out / 'figures').is_dir():  # killed after the last checkpoint
                 with RunLog(self.out, self.step, self.processes.is_main, False) as self.log:
                     self._finish()
-            return TrainResult(self.out, self.epoch, self.step, self.seconds, self.best, finished_before=True)
+            return self._result(finished_before=True)
         run = self.recipe.run
         with (
             self._watched_signals(),
@@ -324,6 +367,7 @@ class _Run:
             self._bar(schedule.epochs) as self.bar,
         ):
             self._introduce()
+            self._measure_start()
             self.frozen = self.step < schedule.freeze_steps
             if self.frozen:
                 freeze_backbone(self.model, True, schedule.freeze_attention)
@@ -337,7 +381,11 @@ class _Run:
                 self._save()
                 self._report(row)
             self._finish()
-        return TrainResult(self.out, self.epoch, self.step, self.seconds, self.best)
+        return self._result()
+
+    def _result(self, finished_before: bool = False) -> TrainResult:
+        comparison = compare(self.history)
+        return TrainResult(self.out, self.epoch, self.step, self.seconds, self.best, finished_before, comparison)
 
     def _bar(self, epochs: int) -> tqdm:
         per_epoch = len(self.sampler) * self.recipe.batch.size
@@ -364,11 +412,24 @@ class _Run:
                 f'{data["images"]} training images of {data["identities"]} identities, {data["test_images"]} test '
                 f'images ({data["layout"]}); {len(self.sampler)} batches of {self.recipe.batch.size} an epoch'
             )
+            for line in self.sources.introduce():
+                self.log.say(line)
         self.log.say(
             f'{self.processes.world_size} process{"es" * (self.processes.world_size > 1)} on {self.device}, '
             f'{self.autocast or torch.float32}, {self.image_size[0]} x {self.image_size[1]} px, '
             f'seed {self.recipe.run.seed}, torch {torch.__version__}'
         )
+
+    def _measure_start(self) -> None:
+        """Evaluate the weights that a run begins with, which are its model until better ones come."""
+        if not self.recipe.run.compare_start or self.resumed:
+            return
+        if not self.evaluates:
+            self.log.say('no test part: nothing says whether the training helps')
+            return
+        model = self._evaluated_model()
+        row = self._measured({'epoch': 0, 'step': 0, 'seconds': 0.0}, model, 0)
+        self.log.say(f'before training: {_in_per_cent(row)}')
 
     def _distribute(self) -> None:
         if self.processes.world_size > 1:
@@ -433,6 +494,7 @@ class _Run:
         if self.frozen and self.step >= schedule.freeze_steps:
             self.frozen = False
             freeze_backbone(self.model, False, schedule.freeze_attention)
+            freeze_for_good(self.model, self.recipe.optim, schedule)
             self._distribute()  # it has to know all parameters that get gradients
         self.rate.set(self.step)
 
@@ -460,6 +522,8 @@ class _Run:
         return losses
 
     def _update(self) -> None:
+        if self.anchor is not None:
+            self.anchor.pull(self.optimizer)
         if self.recipe.optim.clip_grad is not None:
             self.scaler.unscale_(self.optimizer)
             dispatch_clip_grad(self.model.parameters(), self.recipe.optim.clip_grad, mode='norm')
@@ -496,17 +560,22 @@ class _Run:
         row = {'epoch': self.epoch + 1, 'step': self.step, 'seconds': self.seconds}
         row |= {key: value / batches for key, value in self.sums.items() if key != 'batches'}
         if self._evaluation_due():
-            result = self._evaluate()
-            row |= {key: result.metrics[key] for key in ('mAP', 'rank1', 'rank5', 'rank10', 'mINP')}
-            self.log.scalars({key: row[key] for key in ('mAP', 'rank1', 'mINP')}, self.step, 'test')
-            self.history.append(row)
-            if self.best is None or row['mAP'] > self.best['mAP']:
-                self.best = row
-                self._keep_best(result)
-            if self.processes.is_main:
-                write_atomically(self.out / 'metrics.csv', table_bytes(self.history))
+            row = self._measured(row, self._evaluated_model(), self.epoch + 1)
         elif self._final_epoch() and not self.evaluates:
-            self._keep_best(None)
+            self._keep_best(self._evaluated_model(), None, self.epoch + 1)
+        return row
+
+    def _measured(self, row: dict[str, Any], model: nn.Module, epoch: int) -> dict[str, Any]:
+        """The row with the metrics of the test part; the model is kept where it is the best so far."""
+        result = self._evaluate(model)
+        row = row | {key: result.metrics[key] for key in ('mAP', 'rank1', 'rank5', 'rank10', 'mINP')}
+        self.log.scalars({key: row[key] for key in ('mAP', 'rank1', 'mINP')}, self.step, 'test')
+        self.history.append(row)
+        if self.best is None or row['mAP'] > self.best['mAP']:
+            self.best = row
+            self._keep_best(model, result, epoch)
+        if self.processes.is_main:
+            write_atomically(self.out / 'metrics.csv', table_bytes(self.history))
         return row
 
     def _final_epoch(self) -> bool:
@@ -517,14 +586,10 @@ class _Run:
         every = self.recipe.run.evaluate_every
         return self.evaluates and (self._final_epoch() or (every > 0 and (self.epoch + 1) % every == 0))
 
-    def _evaluate(self) -> Evaluation:
-        if self.processes.world_size > 1:
-            # each process has its own statistics since the last step
-            for buffer in self._evaluated_model().buffers():
-                torch.distributed.broadcast(buffer, 0)
+    def _evaluate(self, model: nn.Module) -> Evaluation:
         run, data = self.recipe.run, self.recipe.data
         extractor = FeatureExtractor(
-            self._evaluated_model(),
+            model,
             precision=run.precision,
             batch_size=max(1, self.recipe.batch.size // self.processes.world_size),
             image_size=self.image_size,
@@ -541,10 +606,10 @@ class _Run:
             progress=self.progress,
         )
 
-    def _keep_best(self, result: Evaluation | None) -> None:
+    def _keep_best(self, model: nn.Module, result: Evaluation | None, epoch: int) -> None:
         if not self.processes.is_main:
             return
-        weights = {name: value.detach().cpu() for name, value in self._evaluated_model().state_dict().items()}
+        weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
         best = {'model': weights, 'metrics': self.best, 'recipe': self.recipe.as_dict()}
         save_checkpoint(self.checkpoints / 'best.pt', best, keep_previous=False)
         save_model_folder(self.recipe.model, self.image_size, weights, self.out / 'model')
@@ -553,7 +618,7 @@ class _Run:
                 result,
                 self.recipe.model.name,
                 self.out,
-                epoch=self.epoch + 1,
+                epoch=epoch,
                 recipe=self.recipe.as_dict(),
                 data=json.loads((self.out / 'data.json').read_text(encoding='utf-8')),
             )
@@ -561,10 +626,7 @@ class _Run:
     def _report(self, row: dict[str, Any]) -> None:
         text = f'epoch {row["epoch"]}/{self.recipe.schedule.epochs}: loss {row["loss"]:.4f}'
         if 'mAP' in row:
-            text += ', ' + ', '.join(
-                f'{name} {100 * row[key]:.2f} %'
-                for name, key in (('mAP', 'mAP'), ('Rank-1', 'rank1'), ('mINP', 'mINP'))
-            )
+            text += f', {_in_per_cent(row)}'
         self.log.say(text)
 
     def _finish(self) -> None:
@@ -573,6 +635,10 @@ class _Run:
         if self.best is not None:
             written = json.loads((self.out / 'evaluation.json').read_text(encoding='utf-8'))
             self.log.say(f'best: epoch {self.best["epoch"]}, mAP {100 * written["metrics"]["mAP"]:.2f} %')
+        comparison = compare(self.history)
+        if comparison is not None:
+            for line in comparison_table(*comparison).splitlines():
+                self.log.say(line)
         try:
             from .plots import run_figures
 
@@ -614,7 +680,7 @@ class _Run:
 class _SeededBatches(Sampler):
     """The sampler's batches as `(row, seed)` pairs; seeds do not depend on the number of processes."""
 
-    def __init__(self, sampler: IdentitySampler, seed: int, batch_size: int) -> None:
+    def __init__(self, sampler: IdentitySampler | MixedSampler, seed: int, batch_size: int) -> None:
         self.sampler, self.seed, self.batch_size = sampler, seed, batch_size
         self.first = 0
 
@@ -627,6 +693,16 @@ class _SeededBatches(Sampler):
         for number, rows in enumerate(sampler, start=self.first):
             place = number * self.batch_size + sampler.rank * share
             yield [(row, _seed(self.seed, 0, sampler.epoch, place + k)) for k, row in enumerate(rows)]
+
+
+def _in_per_cent(row: dict[str, Any]) -> str:
+    names = (('mAP', 'mAP'), ('Rank-1', 'rank1'), ('mINP', 'mINP'))
+    return ', '.join(f'{name} {100 * row[key]:.2f} %' for name, key in names)
+
+
+def _with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe of an older version, which lacks the keys that came later."""
+    return {key: {**values, **recipe.get(key, {})} for key, values in Recipe().as_dict().items()}
 
 
 def _seed(*numbers: int) -> int:

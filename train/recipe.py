@@ -46,6 +46,8 @@ class DataRecipe:
         exclude_same_camera: the same-camera rule of evaluations, on or off; null for the protocol's own.
         draws: random galleries that evaluations average over, where the protocol draws.
         image_size: height and width in pixels; null for the model's own.
+        mix: further data sets, folders or CSV files of any layout, whose identities join the training with labels of
+            their own: their training parts, or all images of those that have no parts. Evaluations leave them out.
         workers: processes that decode; null for one less than the cores that this process has, 8 at most.
     """
 
@@ -57,20 +59,32 @@ class DataRecipe:
     draws: int = 1
     image_size: tuple[int, int] | None = None
     workers: int | None = None
+    mix: list[str] = field(default_factory=list)
 
 
 @dataclass
 class AugmentRecipe:
-    """Augmentation of training images, see `timm_dpa.train.transforms.train_transform`."""
+    """Augmentation of training images, see `timm_dpa.train.transforms.train_transform`.
+
+    Attributes:
+        real: other values of these keys, all but `pad`, for images whose data set does not say in its `dataset.json`
+            that it is synthetic, such as `{sensor: 0, rotation: 180}`: clean renders want a camera's degradation, and
+            photographs have had theirs.
+    """
 
     pad: int = 10
     flip: float = 0.5
     rotation: float = 0.0
+    box: float = 0.0
+    shadow: float = 0.0
+    glare: float = 0.0
+    tone: float = 0.0
     color_jitter: float = 0.0
     autoaugment: float = 0.0
     augmix: float = 0.0
     sensor: float = 0.0
     erasing: float = 0.5
+    real: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -81,11 +95,16 @@ class BatchRecipe:
         size: images of a batch, all processes together: a multiple of `images_per_identity`.
         images_per_identity: K of the P x K batches.
         accumulate: batches whose gradients are added up for one step.
+        mix: share of a batch's identities that comes from `data.mix`, rounded to whole ones; where that is empty, none.
+        per_epoch: batches of an epoch; null for about one pass over the images of the main data. A number makes the
+            length of a run the same for few vehicles and many; the next epoch goes on with the images that follow.
     """
 
     size: int = 32
     images_per_identity: int = 4
     accumulate: int = 1
+    mix: float = 0.5
+    per_epoch: int | None = None
 
 
 @dataclass
@@ -102,6 +121,8 @@ class LossRecipe:
         metric_weight: its factor.
         metric_args: options of the metric loss, such as `{margin: 0.3, mining: weighted}`.
         metric_feature: whether it sees the feature before the neck or after it.
+        pull: factor of a term that pulls embeddings to those of the weights that the run starts from: the mean of
+            1 - cosine between the two embeddings of an augmented image. 0 for none; else a third more work a step.
     """
 
     classifier: Literal['linear', 'cosine', 'circle', 'none'] = 'linear'
@@ -114,6 +135,7 @@ class LossRecipe:
     metric_weight: float = 1.0
     metric_args: dict[str, Any] = field(default_factory=dict)
     metric_feature: Literal['before_neck', 'after_neck'] = 'before_neck'
+    pull: float = 0.0
 
 
 @dataclass
@@ -129,6 +151,11 @@ class OptimRecipe:
         args: further options of the optimiser.
         layer_decay: factor of the learning rate from one block to the one before it; null for none.
         clip_grad: largest norm of the gradient; null for no clipping.
+        trunk_lr: factor of the learning rate of the trunk, which is all but attention, neck and classifier, 0 to 1, on
+            top of `layer_decay`; 0 freezes it.
+        anchor: decay of the trunk's weights toward those of the start, as L2-SP (Li et al., ICML 2018) does: the
+            gradient of anchor/2 times the squared distance. Decoupled as in AdamW: each step takes `lr` x `anchor` of
+            the way back. In addition to `weight_decay`, which pulls toward 0.
     """
 
     name: str = 'adam'
@@ -139,6 +166,8 @@ class OptimRecipe:
     args: dict[str, Any] = field(default_factory=dict)
     layer_decay: float | None = None
     clip_grad: float | None = None
+    trunk_lr: float = 1.0
+    anchor: float = 0.0
 
 
 @dataclass
@@ -159,6 +188,11 @@ class ScheduleRecipe:
         early_sizes: `[epochs, side]` pairs: the run begins with so many epochs of images of that side in pixels, one
             pair after the other, and ends with those of `data.image_size`; `[[20, 64], [8, 128]]`. Where height and
             width differ, side is the height. Evaluations take the final size.
+        keep_statistics: batch norms, that of the neck too, normalize by the running statistics that the run starts with
+            and leave these as they are; scale and offset learn. The statistics of a few vehicles' images spoil trained
+            weights for all others.
+        freeze_stages: the stem and this many stages of a ResNet stay as they are during the whole run, 0 for none;
+            a step skips their backward pass.
     """
 
     epochs: int = 60
@@ -173,6 +207,8 @@ class ScheduleRecipe:
     freeze_steps: int = 0
     freeze_attention: bool = False
     early_sizes: list[tuple[int, int]] = field(default_factory=list)
+    keep_statistics: bool = False
+    freeze_stages: int = 0
 
 
 @dataclass
@@ -192,6 +228,11 @@ class RunRecipe:
         log_every: steps between lines of the log.
         tensorboard: write TensorBoard files, too.
         flip: evaluate the mean of an image and its mirror image.
+        interpolate: how far the weights that are evaluated and saved as the model lie on the line from the start's (0)
+            to the trained ones (1), as WiSE-FT (Wortsman et al., CVPR 2022) does; statistics of batch norms as well,
+            the classifier not. Checkpoints to go on from hold the trained ones.
+        compare_start: evaluate the weights that the run starts from as well, as epoch 0; they stay the run's model
+            where no trained ones have a higher mAP on the test part.
     """
 
     seed: int = 0
@@ -206,6 +247,8 @@ class RunRecipe:
     log_every: int = 20
     tensorboard: bool = True
     flip: bool = False
+    interpolate: float = 1.0
+    compare_start: bool = False
 
 
 @dataclass

@@ -10,6 +10,7 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
 from torch import nn
 
+from .fine_tuning import slow_trunk
 from .recipe import OptimRecipe, ScheduleRecipe
 
 __all__ = ['LearningRate', 'create_optimizer', 'early_size', 'freeze_backbone']
@@ -29,7 +30,7 @@ def create_optimizer(model: nn.Module, recipe: OptimRecipe) -> torch.optim.Optim
     if recipe.lr <= 0 or recipe.weight_decay < 0:
         raise ValueError(f'optim.lr={recipe.lr}, optim.weight_decay={recipe.weight_decay}: must be above 0, at least 0')
     try:
-        return create_optimizer_v2(
+        optimizer = create_optimizer_v2(
             model,
             opt=recipe.name,
             lr=recipe.lr,
@@ -41,6 +42,9 @@ def create_optimizer(model: nn.Module, recipe: OptimRecipe) -> torch.optim.Optim
         )
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f'optim.name={recipe.name} with optim.args={recipe.args}: {error}') from error
+    if 0 < recipe.trunk_lr < 1:  # 0: it is frozen
+        slow_trunk(optimizer, model, recipe.trunk_lr)
+    return optimizer
 
 
 class LearningRate:

@@ -19,12 +19,19 @@ class ReIDTask(TrainingTask):
     Args:
         model: with `forward_features`, `global_pool`, `neck` and, for a classification loss, a linear `fc`.
         loss: see `LossRecipe`.
+        start: the network before the training, for `loss.pull`; a copy, which is frozen here.
 
     Raises:
         ValueError: no loss at all, a classification loss without classifier, or unknown options of the metric loss.
     """
 
-    def __init__(self, model: nn.Module, loss: LossRecipe, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: LossRecipe,
+        device: torch.device | None = None,
+        start: nn.Module | None = None,
+    ) -> None:
         super().__init__(device=device, verbose=False)
         if loss.classifier == 'none' and loss.metric == 'none':
             raise ValueError('loss.classifier and loss.metric are both none: there is nothing to learn from')
@@ -41,7 +48,7 @@ class ReIDTask(TrainingTask):
             logits = ClassifierLogits(loss.classifier, scale=loss.scale, margin=loss.margin)
         else:  # no loss reaches them, and DistributedDataParallel would wait for their gradients
             model.fc.requires_grad_(False)
-            if loss.metric_feature == 'before_neck':
+            if loss.metric_feature == 'before_neck' and not loss.pull:
                 model.neck.requires_grad_(False)
         try:
             self.metric_loss = None if loss.metric == 'none' else create_metric_loss(loss.metric, **loss.metric_args)
@@ -49,6 +56,10 @@ class ReIDTask(TrainingTask):
             raise ValueError(f'loss.metric={loss.metric} with loss.metric_args={loss.metric_args}: {error}') from error
         self.smoothing = smoothing_of_torch(loss.label_smoothing, model.num_classes, loss.smooth_target)
         self.network: nn.Module = _Network(model, logits)
+        # in a tuple, which hides it from train(), from checkpoints and from DistributedDataParallel
+        self.start = () if start is None else (_Network(start.eval().requires_grad_(False), None).eval(),)
+        if loss.pull and not self.start:
+            raise ValueError(f'loss.pull={loss.pull} needs the network of the start')
 
     def prepare_distributed(self, device_ids: list | None = None, **ddp_kwargs) -> ReIDTask:
         """Wrap the network in DistributedDataParallel; again after parameters were frozen or released."""
@@ -69,8 +80,8 @@ class ReIDTask(TrainingTask):
             target: `(B,)` int64, labels in 0..num_classes-1.
 
         Returns:
-            `loss` to minimise, its parts `classifier` and `metric` where there are, as float32 scalars, and `output`,
-            the logits `(B, num_classes)`, or the embeddings after the neck where there is no classifier.
+            `loss` to minimise, its parts `classifier`, `metric` and `pull` where there are, as float32 scalars, and
+            `output`, the logits `(B, num_classes)`, or the embeddings after the neck where there is no classifier.
         """
         before, after, logits = self.network(input, target)
         result = {'output': after if logits is None else logits}
@@ -82,6 +93,11 @@ class ReIDTask(TrainingTask):
             feature = before if self.loss.metric_feature == 'before_neck' else after
             result['metric'] = self.metric_loss(feature, target)
             total = total + self.loss.metric_weight * result['metric']
+        if self.loss.pull:
+            with torch.no_grad():
+                wanted = self.start[0](input, target)[1]
+            result['pull'] = (1 - F.cosine_similarity(after.float(), wanted.float())).mean()
+            total = total + self.loss.pull * result['pull']
         return {'loss': total, **result}
 
 

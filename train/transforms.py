@@ -16,6 +16,7 @@ from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import str_to_interp_mode
 from torchvision import transforms
 
+from .appearance import RandomBox, RandomGlare, RandomShadow, RandomTone
 from .synthetic.sensor import degrade, draw_sensor
 
 __all__ = ['RandomHeading', 'RandomSensor', 'eval_transform', 'train_transform']
@@ -31,14 +32,18 @@ def train_transform(
     pad: int = 10,
     flip: float = 0.5,
     rotation: float = 0.0,
+    box: float = 0.0,
+    shadow: float = 0.0,
+    glare: float = 0.0,
+    tone: float = 0.0,
     color_jitter: float = 0.0,
     autoaugment: float = 0.0,
     augmix: float = 0.0,
     sensor: float = 0.0,
     erasing: float = 0.5,
 ) -> _Transform:
-    """Augmentation in this order: sensor, rotation, resize to the input size without keeping the aspect ratio, flip,
-    padded crop, colour jitter, AutoAugment, AugMix, normalisation, random erasing.
+    """Augmentation in this order: box, shadow, glare, tone, sensor, rotation, resize to the input size without keeping
+    the aspect ratio, flip, padded crop, colour jitter, AutoAugment, AugMix, normalisation, random erasing.
 
     All random numbers come from `random`, numpy's and torch's global CPU generators, see `TrainImages`.
 
@@ -48,6 +53,11 @@ def train_transform(
         flip: probability of a mirror image, left to right.
         rotation: degrees, 0 to 180; the angle is uniform in `-rotation..rotation`. 180 is for views from straight
             above. Colours turn to the image's own border, and nothing is cut off, see `RandomHeading`.
+        box: each side of the crop moves by itself by uniform `-x..x` of the width or height, 0 to 0.4, as the boxes of
+            detectors do; see `RandomBox`.
+        shadow: probability of the shadow of a tree, a pole or a wall across the vehicle, see `RandomShadow`.
+        glare: probability of reflections of sky and sun, see `RandomGlare`.
+        tone: strength, 0 to 4, of exposure, tone curve, color cast and haze as two flights differ; see `RandomTone`.
         color_jitter: brightness, contrast and saturation are each multiplied by uniform `1 - x..1 + x`, 0 to 1. The
             hue stays: it tells vehicles apart.
         autoaugment: probability of a sub-policy of AutoAugment for ImageNet (Cubuk et al. 2019).
@@ -63,9 +73,14 @@ def train_transform(
         ValueError: an option out of range, or an input size that is not RGB.
     """
     (height, width), mean, std, interpolation = _checked(data_config)
-    for name, value in (('flip', flip), ('autoaugment', autoaugment), ('augmix', augmix), ('erasing', erasing)):
+    chances = {'flip': flip, 'shadow': shadow, 'glare': glare, 'autoaugment': autoaugment, 'augmix': augmix}
+    for name, value in {**chances, 'erasing': erasing}.items():
         if not 0 <= value <= 1:
             raise ValueError(f'{name} is a probability in 0..1, not {value}')
+    if not 0 <= box <= 0.4:
+        raise ValueError(f'box must be in 0..0.4 of the width and height, not {box}')
+    if not 0 <= tone <= 4:
+        raise ValueError(f'tone must be in 0..4, not {tone}')
     if not 0 <= color_jitter <= 1:
         raise ValueError(f'color_jitter must be in 0..1, not {color_jitter}')
     if not 0 <= rotation <= 180:
@@ -77,9 +92,19 @@ def train_transform(
 
     # bilinear: half of AugMix's time goes into its rotations and shears
     looks = {'img_mean': tuple(round(255 * m) for m in mean), 'interpolation': Image.Resampling.BILINEAR}
-    steps: list[Callable] = [RandomSensor(sensor, round(1.25 * max(height, width)))] * (sensor > 0) + [
-        RandomHeading(rotation)
-    ] * (rotation > 0)
+    steps: list[Callable] = []
+    if box:
+        steps.append(RandomBox(box))
+    if shadow:
+        steps.append(RandomShadow(shadow))
+    if glare:
+        steps.append(RandomGlare(glare))
+    if tone:
+        steps.append(RandomTone(tone))
+    if sensor:
+        steps.append(RandomSensor(sensor, round(1.25 * max(height, width))))
+    if rotation:
+        steps.append(RandomHeading(rotation))
     steps.append(transforms.Resize((height, width), interpolation))
     if flip:
         steps.append(transforms.RandomHorizontalFlip(flip))

@@ -86,8 +86,8 @@ class TestCard:
         ('name', 'content', 'message'),
         [
             ('crops_2', ABOUT, r'about crops_2: no such data set here; there are noisy \| patterns, crops_1'),
-            ('crops_1', {'licence': 'mit'}, 'wants name, description, license and credit'),
-            ('crops_1', {'license': 3}, 'wants name, description, license and credit'),
+            ('crops_1', {'licence': 'mit'}, 'wants name, description, license, credit and protocol'),
+            ('crops_1', {'license': 3}, 'wants name, description, license, credit and protocol'),
         ],
     )
     def test_wrong_descriptions(self, mixed, tmp_path, name, content, message):

@@ -101,6 +101,54 @@ class TestCard:
         assert all_synthetic(training_stages(run))
 
 
+@pytest.fixture(scope='module')
+def street(tmp_path_factory):
+    root = write_vehicles(tmp_path_factory.mktemp('mix') / 'street', identities=9)
+    write_about(root, 'a real street', 'Photographs of a street.', synthetic=False)
+    return root
+
+
+@pytest.fixture(scope='module')
+def mixed(data, street, tmp_path_factory):
+    """On synthetic vehicles, with real ones mixed in."""
+    run = tmp_path_factory.mktemp('mix') / 'run'
+    train(quick('schedule.epochs=1', 'run.evaluate_every=0', f'data.mix=[{street}]'), data, run)
+    return run
+
+
+class TestMixedRun:
+    def test_the_card_names_every_source(self, mixed, street, tmp_path):
+        build_folder(mixed, tmp_path / 'out', 'somebody/mixed', licence='other')
+        card = ModelCard.load(tmp_path / 'out' / 'README.md')
+        text = ' '.join(card.text.split())
+        assert '48 synthetic images of 8 vehicles, the training part of "noisy | patterns"' in text
+        assert 'Mixed into every batch: 36 images of 6 vehicles, the training part of "a real street"' in text
+        assert 'Photographs of a street.' in text
+        assert 'synthetic images only' not in text
+        for path in (tmp_path / 'out').glob('*.[my]*'):
+            assert str(street.parent) not in path.read_text()
+
+    def test_a_license_must_be_given_for_any_real_source(self, mixed, data, street, tmp_path):
+        assert not all_synthetic(training_stages(mixed))
+        with pytest.raises(ValueError, match='--license'):
+            build_folder(mixed, tmp_path / 'out', 'somebody/mixed')
+        other = write_vehicles(tmp_path / 'other', identities=9, seed=1)
+        write_about(other, 'other renders', 'Squares.', synthetic=True)
+        run = tmp_path / 'run'
+        train(quick('schedule.epochs=1', 'run.evaluate_every=0', f'data.mix=[{other}]'), data, run)
+        assert all_synthetic(training_stages(run))
+
+    def test_its_command_trains_the_same_model_again(self, mixed, data, street, tmp_path, monkeypatch):
+        folder = tmp_path / 'card'
+        build_folder(mixed, folder, 'somebody/mixed', licence='other')
+        (folder / 'noisy-|-patterns').symlink_to(data)
+        (folder / 'a-real-street').symlink_to(street)
+        monkeypatch.chdir(folder)
+        assert main(shlex.split(read_command(ModelCard.load('README.md')))[1:]) == 0
+        weights, again = (load_file(path / 'model.safetensors') for path in (mixed / 'model', Path('runs/mixed/model')))
+        assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
 class TestStart:
     @pytest.mark.parametrize(
         'start',
@@ -150,6 +198,20 @@ class TestStart:
         for each in stages:
             write_recipes(each, tmp_path, 'x')
             assert 'init_from: dpa_resnet50.rendered\n' in (tmp_path / 'recipe.yaml').read_text()
+
+    def test_trunk_is_what_their_name_gives_the_same_architecture_too(self, trained, tmp_path):
+        """For models that are to be compared; their file gives all of them."""
+        model = {'name': 'dpa_resnet50', 'args': {}}
+        texts, recipes = [], []
+        for start in ('dpa_resnet50.rendered', str(MODELS / 'dpa_resnet50.rendered')):
+            stages = training_stages(changed(trained, tmp_path / str(len(texts)), init_from=start, **model))
+            texts.append(describe_stages(stages))
+            write_recipes(stages, tmp_path, 'x')
+            recipes.append(yaml.safe_load((tmp_path / 'recipe.yaml').read_text())['model'])
+        assert texts[0].startswith('Training started from the trunk')
+        assert texts[1].startswith('Training started from the weights `dpa_resnet50.rendered`')
+        assert (recipes[0]['name'], recipes[0]['init_from']) == ('dpa_resnet50', 'dpa_resnet50.rendered')
+        assert (recipes[1]['name'], recipes[1]['init_from']) == ('dpa_resnet50.rendered', None)
 
     def test_something_of_two_weights_is_of_unknown_origin(self, trained, tmp_path):
         model = {'name': 'dpa_resnet50.rendered', 'init_from': 'gone/weights.pth', 'args': {}}

@@ -16,7 +16,8 @@ from timm_dpa.train.synthetic.vehicles import Identity, draw_identity, draw_mode
 
 #: in per cent
 KINDS = {
-    'sedan': 22, 'suv': 22, 'hatchback': 19, 'van': 10, 'estate': 9, 'pickup': 6, 'box_truck': 5, 'flatbed': 4, 'bus': 3
+    'sedan': 20, 'suv': 20, 'hatchback': 16.5, 'estate': 8.5, 'van': 8, 'pickup': 6, 'box_truck': 4.5, 'flatbed': 4,
+    'bus': 3, 'minibus': 2.5, 'semitrailer': 2.5, 'container': 1.5, 'tipper': 1, 'skeleton': 1, 'tanker': 1,
 }  # fmt: skip
 #: of cars
 COLOURS = {'white': 25, 'grey': 20, 'black': 19, 'silver': 13, 'blue': 9, 'red': 6.5, 'brown': 2.5, 'green': 2}

@@ -79,8 +79,8 @@ class TestFiles:
             assert max(image.size) <= 64
             assert 0 <= float(row['left']) < float(row['right']) <= image.width
             assert 0 <= float(row['top']) < float(row['bottom']) <= image.height
-            assert 15 <= float(row['altitude']) <= 120
-            assert 30 <= float(row['pitch']) <= 90
+            assert 8 <= float(row['altitude']) <= 120
+            assert 15 <= float(row['pitch']) <= 90
             assert 0 < float(row['visible']) <= 1
 
     def test_the_description_holds_the_command(self, rendered, tmp_path):

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .shapes import Mesh, box, cylinder, join, loft
+from .shapes import Mesh, box, cylinder, ellipsoid, join, loft
 from .swatches import BODY, DARK, RIM, TRIM, TYRE
 
-__all__ = ['KINDS', 'Body', 'build_body']
+__all__ = ['ARTICULATED', 'KINDS', 'LORRIES', 'VANS', 'Body', 'build_body']
 
 #: kind -> (length, width, height) in metres, each from .. to
 KINDS: dict[str, tuple[tuple[float, float], ...]] = {
@@ -22,7 +22,17 @@ KINDS: dict[str, tuple[tuple[float, float], ...]] = {
     'bus': ((8.50, 13.0), (2.40, 2.55), (2.85, 3.30)),
     'box_truck': ((5.60, 8.60), (2.05, 2.50), (2.90, 3.70)),
     'flatbed': ((5.40, 8.60), (2.00, 2.45), (2.10, 2.80)),
+    'minibus': ((5.30, 7.40), (1.94, 2.10), (2.30, 2.80)),
+    'tipper': ((6.60, 9.20), (2.35, 2.52), (2.70, 3.10)),
+    'semitrailer': ((13.5, 16.5), (2.48, 2.56), (3.70, 4.05)),
+    'container': ((13.5, 16.5), (2.44, 2.52), (3.80, 4.05)),
+    'skeleton': ((13.5, 16.5), (2.44, 2.52), (2.90, 3.60)),
+    'tanker': ((13.0, 16.0), (2.46, 2.54), (3.30, 3.65)),
 }
+VANS = ('van', 'minibus')
+#: a tractor and its trailer
+ARTICULATED = ('semitrailer', 'container', 'skeleton', 'tanker')
+LORRIES = ('box_truck', 'flatbed', 'tipper', *ARTICULATED)
 
 
 @dataclass
@@ -79,7 +89,7 @@ def build_body(kind: str, shape: dict[str, float]) -> Body:
         kind: one of `KINDS`.
         shape: `length`, `width`, `height` in metres and the shares `a` to `h` in 0..1 that vary the proportions.
     """
-    return _lorry(kind, shape) if kind in ('box_truck', 'flatbed') else _car(kind, shape)
+    return _lorry(kind, shape) if kind in LORRIES else _car(kind, shape)
 
 
 def _between(low: float, high: float, share: float) -> float:
@@ -99,10 +109,10 @@ def _car(kind: str, s: dict[str, float]) -> Body:
         if kind == 'pickup':
             top = cowl + 0.11
     else:
-        belt = height * _between(0.48, 0.56, a) if kind == 'van' else height * _between(0.42, 0.48, a)
-        nose = belt * _between(0.66, 0.82, b) if kind == 'van' else belt * 0.9
-        cowl = _between(0.09, 0.17, c) if kind == 'van' else 0.008
-        top = cowl + (_between(0.10, 0.16, d) * 5.0 / length if kind == 'van' else _between(0.012, 0.03, d))
+        belt = height * _between(0.48, 0.56, a) if kind in VANS else height * _between(0.42, 0.48, a)
+        nose = belt * _between(0.66, 0.82, b) if kind in VANS else belt * 0.9
+        cowl = _between(0.09, 0.17, c) if kind in VANS else 0.008
+        top = cowl + (_between(0.10, 0.16, d) * 5.0 / length if kind in VANS else _between(0.012, 0.03, d))
     bonnet = belt + 0.01
     points = [(0.0, nose * 0.86), (0.018, nose), (cowl * 0.55, _between(nose, bonnet, 0.72)), (cowl, bonnet)]
     if kind == 'bus':
@@ -125,7 +135,7 @@ def _car(kind: str, s: dict[str, float]) -> Body:
         points += [(rear_top, height - 0.03), (rear_base, rail + 0.0), (0.985, rail), (1.0, rail - 0.08)]
         bed = (rear_base + 0.012, 0.978, rail - _between(0.42, 0.50, d), rail)
     else:
-        rear_top, rear_base = (0.965, 0.992) if kind == 'van' else (0.985, 0.996)
+        rear_top, rear_base = (0.965, 0.992) if kind in VANS else (0.985, 0.996)
         points += [(rear_top, height - 0.02), (rear_base, belt), (1.0, belt - 0.2)]
     shape = _Curves(
         length,
@@ -134,19 +144,21 @@ def _car(kind: str, s: dict[str, float]) -> Body:
         belt_front=nose,
         belt=belt,
         cowl=cowl,
-        clearance=0.17 if not bed and kind not in ('suv', 'bus', 'van') else 0.24,
-        tumble=_between(0.26, 0.38, e) if kind not in ('van', 'bus') else _between(0.05, 0.12, e),
+        clearance=0.17 if not bed and kind not in ('suv', 'bus', *VANS) else 0.24,
+        tumble=_between(0.26, 0.38, e) if kind not in (*VANS, 'bus') else _between(0.05, 0.12, e),
         taper=_between(0.07, 0.13, f) if kind != 'bus' else 0.03,
-        flat=kind in ('van', 'bus'),
+        flat=kind in (*VANS, 'bus'),
         soft=_between(0.03, 0.06, c),
         belt_rise=_between(0.0, 0.06, d) if kind in ('hatchback', 'suv') else 0.02,
         rear=(rear_top, rear_base),
         bed=bed,
-        boxy=kind in ('bus', 'van'),
+        boxy=kind in (*VANS, 'bus'),
     )
     mesh = loft(shape.rings())
-    radius = {'suv': 0.36, 'pickup': 0.38, 'van': 0.34, 'bus': 0.48}.get(kind, 0.315)
-    axles = {'bus': (0.21, 0.72), 'van': (0.17, 0.76), 'pickup': (0.17, 0.76)}.get(kind, (0.18, 0.79))
+    radius = {'suv': 0.36, 'pickup': 0.38, 'van': 0.34, 'minibus': 0.35, 'bus': 0.48}.get(kind, 0.315)
+    axles = {'bus': (0.21, 0.72), 'van': (0.17, 0.76), 'minibus': (0.17, 0.76), 'pickup': (0.17, 0.76)}.get(
+        kind, (0.18, 0.79)
+    )
     wheels = tuple(length * (0.5 - x) for x in axles)
 
     def x_of(share: float) -> float:
@@ -322,7 +334,7 @@ def _mirrors(body: Body) -> list[Mesh]:
     x = body.cowl - 0.25 * min(1.0, abs(body.cowl - body.screen_top) / 0.5)
     side = body.at('half', x)
     z = body.at('belt', x) + 0.06
-    if body.kind in ('bus', 'box_truck', 'flatbed'):
+    if body.kind in ('bus', *LORRIES):
         shell = box((body.cowl + 0.05, side - 0.02, z + 0.5), (body.cowl + 0.15, side + 0.2, z + 0.95), 0.03, TRIM)
     else:
         shell = box((x - 0.05, side - 0.08, z), (x + 0.09, side + 0.16, z + 0.15), 0.06, BODY)
@@ -330,13 +342,18 @@ def _mirrors(body: Body) -> list[Mesh]:
 
 
 def _lorry(kind: str, s: dict[str, float]) -> Body:
-    """A cab-over or a short-bonnet cab before a box or an open bed."""
+    """A cab-over or a short-bonnet cab before what it carries or tows."""
     length, width, height = s['length'], s['width'], s['height']
     a, b, c, d, e, f = (s[k] for k in 'abcdef')
-    cab = _between(1.75, 2.3, a)
-    cab_height = _between(2.15, 2.75, b) if kind == 'box_truck' else height
+    towing = kind in ARTICULATED
+    cab = _between(1.75, 2.3, a) if not towing else _between(2.15, 2.5, a)
+    cab_height = height
+    if kind == 'box_truck':
+        cab_height = _between(2.15, 2.75, b)
+    elif towing and kind != 'skeleton':
+        cab_height = _between(2.85, 3.6, b)
     belt = cab_height * _between(0.54, 0.60, c)
-    bonnet = _between(0.01, 0.16, d) if d > 0.4 else 0.01
+    bonnet = _between(0.01, 0.16, d) if d > 0.4 and not towing else 0.01
     points = [(0.0, belt * 0.82), (0.02, belt * 0.95), (max(bonnet, 0.03), belt), (bonnet + 0.16, cab_height - 0.06)]
     points += [(0.55, cab_height), (0.95, cab_height - 0.03), (1.0, cab_height - 0.15)]
     cab_half = min(width, 2.2) / 2 if kind == 'box_truck' else width / 2 * 0.95
@@ -360,19 +377,30 @@ def _lorry(kind: str, s: dict[str, float]) -> Body:
     skin = loft(shape.rings()).moved(x=ahead)
     x, roof, belt_line, half, edge = shape.sampled()
     x = x + ahead
-    radius = _between(0.38, 0.46, e)
-    front, rear = length / 2 - cab - 0.06, -length / 2 + 0.02
+    radius = _between(0.38, 0.46, e) if not towing else _between(0.46, 0.52, e)
+    front, rear = length / 2 - cab - (0.06 if not towing else _between(0.4, 0.8, f)), -length / 2 + 0.02
     deck = radius * 2 + 0.12
+    wheels = [length / 2 - cab * 0.62, -length / 2 + length * 0.2]
+    if kind == 'tipper':
+        wheels[1:] = [rear + 2.4, rear + 1.1]
+    elif towing:
+        wheels[1:] = [front - 0.95, *(rear + 1.2 + 1.32 * axle for axle in (2, 1, 0))]
     parts = [skin]
     sides = width / 2
     parts.append(box((rear + 0.3, -0.45, 0.45), (front + 0.3, 0.45, deck - 0.1), 0.0, DARK))
     bed = cargo = None
-    if kind == 'box_truck':
+    top = height
+    if towing:
+        # the tractor's frame, and what is above it
+        parts.append(box((front - 1.7, -0.42, 0.5), (front + 0.7, 0.42, deck - 0.12), 0.0, DARK))
+        load, cargo = _trailer(kind, s, front, rear, deck)
+        parts += load
+        top = height if cargo else deck
+    elif kind == 'box_truck':
         cargo = (front, rear)
         parts.append(box((rear, -sides, deck - 0.06), (front, sides, height), _between(0.015, 0.07, f)))
-        top = height
     else:
-        rail = deck + _between(0.12, 0.55, f)
+        rail = deck + (_between(0.12, 0.55, f) if kind == 'flatbed' else _between(0.75, 1.25, f))
         bed = (front, rear, deck, rail)
         parts.append(box((rear, -sides, deck - 0.14), (front, sides, deck), 0.02))
         parts += [box((rear, sides - 0.05, deck - 0.05), (front, sides, rail), 0.015)]
@@ -387,7 +415,7 @@ def _lorry(kind: str, s: dict[str, float]) -> Body:
         kind,
         length,
         width,
-        height if kind == 'box_truck' else max(height, cab_height),
+        max(height, cab_height),
         skin,
         np.concatenate([tail, x]),
         values['roof'],
@@ -399,7 +427,7 @@ def _lorry(kind: str, s: dict[str, float]) -> Body:
         rear_top=length / 2 - cab,
         rear_base=length / 2 - cab,
         clearance=0.42,
-        wheels=(length / 2 - cab * 0.62, -length / 2 + length * 0.2),
+        wheels=tuple(wheels),
         wheel_radius=radius,
         bed=bed,
         cargo=cargo,
@@ -407,3 +435,30 @@ def _lorry(kind: str, s: dict[str, float]) -> Body:
     )
     body.mesh = join([*parts, *_wheels(body), *_mirrors(body)])
     return body
+
+
+def _trailer(
+    kind: str, s: dict[str, float], front: float, rear: float, deck: float
+) -> tuple[list[Mesh], tuple[float, float] | None]:
+    """What a tractor tows: parts, and (front x, rear x) of its load."""
+    sides, height = s['width'] / 2, s['height']
+    if kind == 'semitrailer':
+        return [box((rear, -sides, deck - 0.1), (front, sides, height), _between(0.015, 0.08, s['g']))], (front, rear)
+    if kind == 'tanker':
+        radius = min((height - deck + 0.1) / 2, sides)
+        middle, start, end = height - radius, rear + 0.3, front - 0.3
+        shell = cylinder((start, 0, middle), (end, 0, middle), radius, -1, 28)
+        domes = [ellipsoid((x, 0, middle), (0.3, radius, radius), -1, 10, 28) for x in (start, end)]
+        cradle = box((rear, -0.6, deck - 0.35), (front, 0.6, middle - radius * 0.7), 0.0, DARK)
+        return [shell, *domes, cradle], (front, rear)
+    # a frame of two beams and some traverses
+    beams = [box((rear, 0.38, deck - 0.3), (front, 0.56, deck - 0.02), 0.0)]
+    beams.append(beams[0].mirrored())
+    for x in np.linspace(rear + 0.12, front - 0.12, 4 + round(3 * s['h'])):
+        beams.append(box((x - 0.1, -sides, deck - 0.2), (x + 0.1, sides, deck), 0.0))
+    if kind == 'skeleton':
+        return beams, None
+    # 40 feet, or 20 in the middle or at the rear
+    size = min(12.19, front - rear) if s['g'] < 0.65 else 6.06
+    start = rear if s['g'] < 0.85 else (front + rear - size) / 2
+    return [*beams, box((start, -sides, height - 2.6), (start + size, sides, height), 0.02)], (start + size, start)

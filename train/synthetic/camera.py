@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ['View', 'aim']
+__all__ = ['View', 'aim', 'crop_view']
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,34 @@ def aim(
     down = np.cross(forward, right)
     c, s = np.cos(roll), np.sin(roll)
     axes = np.stack([c * right + s * down, c * down - s * right, forward])
+    return crop_view(points, eye, axes, size=size, margin=margin, shift=shift)
+
+
+def crop_view(
+    points: np.ndarray,
+    eye: np.ndarray,
+    axes: np.ndarray,
+    *,
+    size: int | None = None,
+    focal: float | None = None,
+    margin: tuple[float, float] = (1.1, 1.1),
+    shift: tuple[float, float] = (0.0, 0.0),
+) -> View:
+    """The crop around some points, of a camera whose pose is known.
+
+    Args:
+        points: `(N, 3)` metres; the crop is their box, enlarged.
+        eye, axes: of the camera, see `View`.
+        size: long side of the crop in pixels, from which the focal length follows.
+        focal: in pixels, from which the size of the crop follows; one of both is given.
+        margin, shift: see `aim`.
+    """
     flat = View(eye, axes, 1.0, (0.0, 0.0), 1, 1).project(points)
     low, high = flat.min(axis=0), flat.max(axis=0)
     extent = high - low
     window = extent * np.array(margin)
-    focal = size / window.max()
+    if focal is None:
+        focal = size / window.max()
     middle = (low + high) / 2 + np.array(shift) * extent
     width, tall = (max(8, int(v)) for v in np.round(window * focal))
     centre = (width / 2 - middle[0] * focal, tall / 2 - middle[1] * focal)

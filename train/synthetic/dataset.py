@@ -19,16 +19,17 @@ import numpy as np
 from huggingface_hub.utils import tqdm
 from PIL import Image
 
-from ..provenance import ABOUT_FILE, write_about
+from ..about import ABOUT_FILE, write_about
 from .flights import Flight, draw_flight
-from .scenes import Studio, take_photo
-from .sensor import degrade, vary
+from .scenes import Photo, Studio, expose, take_photo
+from .sensor import Sensor, degrade, vary
 from .tracing import Scene, build_solid
+from .tracks import Clip, draw_clip, draw_track, frame_shot
 from .vehicles import Identity, draw_identity, draw_model
 
 __all__ = ['Plan', 'count_cores', 'render_data_set', 'render_identity']
 
-_VERSION = 1  # raised when the same plan gives other images
+_VERSION = 2  # raised when the same plan gives other images
 _SETTINGS = 'synth.json'
 _WORK = '.synth'  # what is known of finished vehicles, and files half written; gone when all is done
 _FOLDERS = {'train': 'image_train', 'query': 'image_query', 'gallery': 'image_test'}
@@ -58,6 +59,9 @@ IMAGE_COLUMNS = (
     'noise',
     'jpeg',
 )
+#: of tracks, after those: seconds, place and course of the vehicle on the ground (metres, degrees), direction and
+#: roll of the camera, the angle between its axis and the vehicle (degrees), its focal length (pixels), and light
+TRACK_COLUMNS = ('time', 'x', 'y', 'course', 'azimuth', 'roll', 'off_axis', 'focal', 'exposure', 'gain')
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,12 @@ class Plan:
         sizes: long sides of the crops in pixels, from .. to.
         siblings: vehicles of one model.
         alike: probability that the vehicles of a model have one colour, too.
-        cameras: flights by which each vehicle is seen.
+        cameras: flights by which each vehicle is seen; None for 6, or for the one of a track.
         flights: in all; those of the test vehicles are others than those of the training vehicles.
         test_share: share of the models that are held out.
         degradation: 0 for perfect cameras, 1 for what drones bring home.
         clean: vehicles in the middle of the crop with nothing around, before or beside them.
+        tracks: the images of a vehicle are the frames of one flight that watches it drive through a turn.
     """
 
     ids: int
@@ -84,13 +89,16 @@ class Plan:
     sizes: tuple[int, int] = (30, 300)
     siblings: int = 5
     alike: float = 0.8
-    cameras: int = 6
+    cameras: int | None = None
     flights: int = 60
     test_share: float = 0.25
     degradation: float = 1.0
     clean: bool = False
+    tracks: bool = False
 
     def __post_init__(self) -> None:
+        if self.cameras is None:
+            object.__setattr__(self, 'cameras', self._usual_cameras)
         low, high = self.sizes
         for wrong, message in (
             (self.ids < 2, f'ids must be at least 2, not {self.ids}'),
@@ -100,6 +108,15 @@ class Plan:
             (not 0 <= self.alike <= 1, f'alike must be in 0..1, not {self.alike}'),
             (not 0 <= self.test_share <= 1, f'test_share must be in 0..1, not {self.test_share}'),
             (not 0 <= self.degradation <= 4, f'degradation must be in 0..4, not {self.degradation}'),
+            (
+                self.tracks and not 10 <= self.images_per_id <= 30,
+                f'images_per_id must be in 10..30, the frames of a track, not {self.images_per_id}; '
+                'give --images-per-id 20, or leave --tracks out',
+            ),
+            (
+                self.tracks and self.cameras != 1,
+                f'cameras must be 1, the flight that sees the track, not {self.cameras}; leave --cameras out',
+            ),
             (self.cameras < 1, f'cameras must be at least 1, not {self.cameras}'),
             (
                 not 2 * self.cameras <= self.flights <= 99,
@@ -111,7 +128,7 @@ class Plan:
             ),
             # or queries would find nothing by another camera than their own
             (
-                self.test_share > 0 and self.cameras < 2,
+                self.test_share > 0 and self.cameras < 2 and not self.tracks,
                 'cameras must be at least 2, or test_share 0: matches by the same camera do not count',
             ),
             (
@@ -124,12 +141,20 @@ class Plan:
                 raise ValueError(message)
 
     @property
+    def _usual_cameras(self) -> int:
+        return 1 if self.tracks else 6
+
+    @property
     def command(self) -> str:
         """What renders this, without the folder. `clean` is no option of the command."""
         words = [f'timm-dpa synth --ids {self.ids}']
         for item in fields(self)[1:]:
             value = getattr(self, item.name)
-            if value == item.default or item.name == 'clean':
+            usual = self._usual_cameras if item.name == 'cameras' else item.default
+            if value == usual or item.name == 'clean':
+                continue
+            if item.name == 'tracks':
+                words.append('--tracks')
                 continue
             words.append('--size' if item.name == 'sizes' else f'--{item.name.replace("_", "-")}')
             words += [f'{number:g}' for number in (value if isinstance(value, tuple) else (value,))]
@@ -234,8 +259,10 @@ def render_data_set(
         out,
         'timm-dpa rendered vehicles',
         f'{plan.ids} rendered vehicles of {plan.models} models ({plan.held_out} vehicles of other models for the test) '
-        f'seen by {plan.flights} flights of a drone, made by `{plan.command}`. No photograph is among them.',
+        f'seen by {plan.flights} flights of a drone{", each on one track" if plan.tracks else ""}, made by '
+        f'`{plan.command}`. No photograph is among them.',
         synthetic=True,
+        protocol='first-last' if plan.tracks else None,
     )
     for path in (out / _WORK).iterdir():
         path.unlink()
@@ -251,6 +278,8 @@ def count_cores() -> int:
 def _open(out: Path, plan: Plan) -> dict[int, list[list[str]]]:
     """Rows of `images.csv` of the vehicles that an earlier run has finished; makes the folder."""
     settings = json.loads(json.dumps({'version': _VERSION, **asdict(plan)}))
+    if not plan.tracks:
+        del settings['tracks']  # older folders know nothing of it
     file = out / _SETTINGS
     if file.is_file():
         try:
@@ -263,7 +292,7 @@ def _open(out: Path, plan: Plan) -> dict[int, list[list[str]]]:
                 'gives other images; name another folder, or delete this one'
             )
         if before != settings:
-            changed = ', '.join(k for k in settings if before.get(k) != settings[k]) or _SETTINGS
+            changed = ', '.join(k for k in {**settings, **before} if before.get(k) != settings.get(k)) or _SETTINGS
             raise FileExistsError(
                 f'{out} holds a data set with another {changed}; name another folder, or delete this one'
             )
@@ -309,7 +338,11 @@ def _write_tables(out: Path, plan: Plan, rows: dict[int, list[list[str]]]) -> No
         vehicles.append({**identity.row(), 'part': part})
     for name, header, lines in (
         ('vehicles.csv', list(vehicles[0]), [list(v.values()) for v in vehicles]),
-        ('images.csv', list(IMAGE_COLUMNS), [row for number in sorted(rows) for row in rows[number]]),
+        (
+            'images.csv',
+            [*IMAGE_COLUMNS, *(TRACK_COLUMNS if plan.tracks else ())],
+            [row for number in sorted(rows) for row in rows[number]],
+        ),
     ):
         with _replacing(out, name) as temporary, open(temporary, 'w', encoding='utf-8', newline='') as table:
             csv.writer(table, lineterminator='\n').writerows([header, *lines])
@@ -370,14 +403,19 @@ def _end_with_parent() -> None:
 
 
 def _prepare(out: Path, plan: Plan) -> None:
-    _worker.update(out=out, plan=plan, studio=Studio(plan.seed), flights={})
+    _worker.update(out=out, plan=plan, studio=Studio(plan.seed), flights={}, clips={})
 
 
 def _render_files(number: int) -> tuple[int, list[list[str]]]:
     """Render a vehicle and write its images, then what is known of them."""
     out, plan = _worker['out'], _worker['plan']
     rows = []
-    for path, quality, pixels, row in render_identity(plan, number, _worker['studio'], _worker['flights']):
+    images = (
+        render_track(plan, number, _worker['studio'], _worker['clips'])
+        if plan.tracks
+        else render_identity(plan, number, _worker['studio'], _worker['flights'])
+    )
+    for path, quality, pixels, row in images:
         with _replacing(out, path) as temporary:
             Image.fromarray(pixels).save(temporary, 'JPEG', quality=quality)
         rows.append(row)
@@ -408,32 +446,77 @@ def render_identity(
         photo = take_photo(studio, solo, flight, size, rng, clean=plan.clean)
         sensor = vary(flight.sensor, rng, plan.degradation)
         pixels = degrade(photo.pixels, sensor, rng) if plan.degradation else photo.pixels
-        motion = float(np.hypot(*sensor.motion))
-        part = next(part for part, folder in _FOLDERS.items() if path.startswith(folder + '/'))
-        row = [
-            path,
-            f'{number:04d}',
-            str(flight_number),
-            part,
-            str(pixels.shape[1]),
-            str(pixels.shape[0]),
-            *(f'{v:.1f}' for v in photo.box),
-            f'{photo.visible:.2f}',
-            ' '.join(photo.hidden_by),
-            str(photo.neighbours),
-            f'{photo.height:.1f}',
-            f'{photo.pitch:.1f}',
-            f'{photo.heading:.1f}',
-            flight.place.kind,
-            flight.weather,
-            f'{flight.sun_height:.0f}',
-            f'{sensor.haze:.2f}',
-            f'{sensor.lens:.2f}',
-            f'{motion:.2f}',
-            f'{sensor.noise:.1f}',
-            str(sensor.quality),
+        yield path, sensor.quality, pixels, _row(path, number, flight, pixels, photo, sensor)
+
+
+def render_track(
+    plan: Plan, number: int, studio: Studio, clips: dict[int, Clip]
+) -> Iterator[tuple[str, int, np.ndarray, list[str]]]:
+    """The frames of a vehicle's track, as `render_identity` gives images.
+
+    Args:
+        plan: of the data set.
+        number: of the vehicle.
+        studio: keeps neighbours, trees and posts.
+        clips: keeps flights.
+    """
+    solid, _ = build_solid(plan.identity(number))
+    solo = Scene([solid])
+    shots = plan.shots(number)
+    flight_number = shots[0][1]
+    if flight_number not in clips:
+        clips[flight_number] = draw_clip(plan.seed, flight_number, plan.degradation)
+    clip = clips[flight_number]
+    rng = np.random.default_rng([plan.seed, number, 37])
+    track = draw_track(clip, solid, len(shots), plan.sizes, rng, plan.degradation, plan.clean)
+    for (n, _, path), frame in zip(shots, track.frames, strict=True):
+        rng = np.random.default_rng([plan.seed, number, n, 38])
+        shot, off_axis = frame_shot(clip, track, n, solo, studio)
+        photo = expose(solo, shot, rng)
+        pixels = degrade(photo.pixels, frame.sensor, rng) if plan.degradation else photo.pixels
+        x, y, course = frame.spot
+        extra = [
+            f'{frame.time:.2f}',
+            f'{x:.2f}',
+            f'{y:.2f}',
+            f'{np.rad2deg(course):.1f}',
+            f'{np.rad2deg(frame.azimuth):.1f}',
+            f'{np.rad2deg(frame.roll):.1f}',
+            f'{off_axis:.1f}',
+            f'{track.focal:.0f}',
+            f'{frame.exposure:.2f}',
+            f'{frame.sensor.gain:.2f}',
         ]
-        yield path, sensor.quality, pixels, row
+        row = _row(path, number, clip.flight, pixels, photo, frame.sensor)
+        yield path, frame.sensor.quality, pixels, row + extra
+
+
+def _row(path: str, number: int, flight: Flight, pixels: np.ndarray, photo: Photo, sensor: Sensor) -> list[str]:
+    """The columns `IMAGE_COLUMNS` of an image."""
+    part = next(part for part, folder in _FOLDERS.items() if path.startswith(folder + '/'))
+    return [
+        path,
+        f'{number:04d}',
+        str(flight.number),
+        part,
+        str(pixels.shape[1]),
+        str(pixels.shape[0]),
+        *(f'{v:.1f}' for v in photo.box),
+        f'{photo.visible:.2f}',
+        ' '.join(photo.hidden_by),
+        str(photo.neighbours),
+        f'{photo.height:.1f}',
+        f'{photo.pitch:.1f}',
+        f'{photo.heading:.1f}',
+        flight.place.kind,
+        flight.weather,
+        f'{flight.sun_height:.0f}',
+        f'{sensor.haze:.2f}',
+        f'{sensor.lens:.2f}',
+        f'{float(np.hypot(*sensor.motion)):.2f}',
+        f'{sensor.noise:.1f}',
+        str(sensor.quality),
+    ]
 
 
 def _size(plan: Plan, flight: Flight, length: float, rng: np.random.Generator) -> int:

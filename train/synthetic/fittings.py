@@ -231,7 +231,7 @@ def _cargo(v: dict, body: Body, swatches: Swatches, identity: Identity) -> list[
         ]
     # a tarpaulin or container over part of it
     colour = swatches.add(tuple(v['rgb']), MATT)
-    height = 0.5 + 1.1 * v['s'] if body.kind == 'flatbed' else 0.4 + 0.3 * v['s']
+    height = 0.5 + 1.1 * v['s'] if body.kind in ('flatbed', 'tipper') else 0.4 + 0.3 * v['s']
     start = rear + span * 0.4 * v['u']
     return [box((start, -y, floor), (start + span * (0.35 + 0.25 * v['v']), y, floor + height), 0.06, colour)]
 
@@ -308,7 +308,17 @@ def _bumpers(v: dict, body: Body, swatches: Swatches, identity: Identity) -> lis
     ]
 
 
+def _deflector(v: dict, body: Body, swatches: Swatches, identity: Identity) -> list[Mesh]:
+    """On the roof of a cab, before what it tows."""
+    front, rear = _span(body)
+    z = _roof(body, (front + rear) / 2)
+    y = body.at('edge', (front + rear) / 2) * (0.6 + 0.3 * v['s'])
+    colour = BODY if v['u'] < 0.6 else swatches.add(tuple(identity.second.rgb), PAINT)
+    return [box((rear - 0.1, -y, z - 0.05), (rear + 0.5 + 0.5 * v['v'], y, z + 0.18 + 0.3 * v['u']), 0.12, colour)]
+
+
 _PARTS = {
+    'deflector': _deflector,
     'rails': _rails,
     'bars': _bars,
     'roof_box': _roof_box,

@@ -9,6 +9,7 @@ import numpy as np
 from .ground import PLACES, Place
 from .materials import LINEAR, Light
 from .sensor import Sensor, draw_sensor
+from .skies import draw_sky
 
 __all__ = ['Flight', 'draw_flight']
 
@@ -22,7 +23,8 @@ class Flight:
     Attributes:
         number: of the camera, from 1.
         height: above the ground, metres.
-        pitch: of the camera below the horizon, degrees.
+        pitch: of the lines of sight below the horizon, degrees.
+        lens: angle from the axis of the camera to the corner of its picture, degrees.
         weather: a key of `_WEATHER`.
         sun_height: of the sun above the horizon, degrees.
         scale: long side of a crop of a car of 4.6 m, as share of the range of sizes, on a logarithmic scale.
@@ -35,6 +37,7 @@ class Flight:
     number: int
     height: float
     pitch: float
+    lens: float
     weather: str
     sun_height: float
     scale: float
@@ -49,27 +52,31 @@ def draw_flight(seed: int, number: int, strength: float = 1.0) -> Flight:
     rng = np.random.default_rng([seed, number, 22])
     weather = str(rng.choice(list(_WEATHER), p=list(_WEATHER.values())))
     sun_height = float(rng.uniform(18, 68))
-    steep = rng.uniform() < 0.3
+    way = rng.uniform()
+    low = way < 0.26
     return Flight(
         number=number,
-        height=float(15 * 8 ** rng.uniform()),
-        pitch=float(rng.uniform(78, 90) if steep else rng.uniform(35, 80)),
+        height=float(8 * (5 if low else 15) ** rng.uniform()),
+        pitch=float(rng.uniform(15, 40) if low else rng.uniform(78, 90) if way < 0.52 else rng.uniform(38, 80)),
+        lens=float(rng.uniform(12, 36)),
         weather=weather,
         sun_height=sun_height,
         scale=float(rng.uniform()),
-        place=_draw_place(rng, number),
+        place=_draw_place(rng, number, low),
         light=_draw_light(rng, weather, np.deg2rad(sun_height)),
         exposure=float(np.exp(rng.normal(0.08, 0.16))),
         sensor=draw_sensor(rng, strength),
     )
 
 
-def _draw_place(rng: np.random.Generator, number: int) -> Place:
+def _draw_place(rng: np.random.Generator, number: int, low: bool) -> Place:
     kind = (
         PLACES[number % len(PLACES)]
         if rng.uniform() < 0.5
         else str(rng.choice(PLACES, p=[0.3, 0.25, 0.12, 0.1, 0.05, 0.18]))
     )
+    if low and rng.uniform() < 0.8:  # from bridges and along roads
+        kind = str(rng.choice(['road', 'crossing', 'street'], p=[0.7, 0.2, 0.1]))
     if kind == 'gravel':
         base = np.array([148, 138, 120]) * rng.uniform(0.8, 1.1)
     elif kind == 'yard':
@@ -112,20 +119,10 @@ def _draw_light(rng: np.random.Generator, weather: str, height: float) -> Light:
     level = level * factor
     # white in full light stays white, so the sun takes what the sky leaves
     sunlight = np.clip(1 - level, 0, None) / sun[2] if weather != 'overcast' else np.zeros(3)
-    lobes = []
-    for _ in range(int(rng.integers(2, 6))):
-        up, around = rng.uniform(0.25, 0.95), rng.uniform(0, 2 * np.pi)
-        flat = np.sqrt(1 - up * up)
-        lobes.append([flat * np.cos(around), flat * np.sin(around), up, rng.uniform(5, 60), rng.uniform(0.6, 2.6)])
     around = LINEAR[int(rng.uniform(85, 125))]
     return Light(
         *(v.astype(np.float32) for v in (sun, sunlight, zenith, horizon)),
         ground=np.full(3, around, np.float32),
-        skyline=(np.array([0.9, 1.0, 0.85]) * rng.uniform(0.03, 0.16)).astype(np.float32),
         softness=float({'clear': 0.012, 'hazy': 0.04, 'broken': 0.03, 'overcast': 0.1}[weather]),
-        clouds=np.array(lobes, np.float32).reshape(-1, 5),
-        obstacles=np.array(
-            [rng.uniform(0.05, 0.42), *rng.normal(0, 0.16, 2), *rng.normal(0, 6, 4), *rng.uniform(0, 6.28, 2)],
-            np.float32,
-        ),
+        surroundings=draw_sky(rng, weather, sun, zenith, horizon),
     )

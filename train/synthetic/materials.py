@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .skies import REACH, SIZE
 from .swatches import MATERIALS
 
 __all__ = ['LINEAR', 'Light', 'shade', 'to_srgb']
@@ -16,6 +17,8 @@ LINEAR = np.where(_share <= 0.04045, _share / 12.92, ((_share + 0.055) / 1.055) 
 _fine = np.arange(4097) / 4096
 _SRGB = np.round(255 * np.where(_fine <= 0.0031308, _fine * 12.92, 1.055 * _fine ** (1 / 2.4) - 0.055)).astype(np.uint8)
 _COLUMNS = np.array(MATERIALS, np.float32).T.copy()
+# the middle of the map, and blur between its texels, which a flat window shows as tiles
+_JITTER = np.random.default_rng(0).triangular(-1, 0, 1, (2, 7919)).astype(np.float32) + np.float32(SIZE / 2)
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,9 @@ class Light:
         sunlight: `(3,)` of the sun on a plane that faces it; 0 under clouds.
         zenith, horizon: `(3,)` radiance of the sky.
         ground: `(3,)` radiance of the ground around.
-        skyline: `(3,)` radiance of houses and trees at the horizon.
         softness: radius of the sun as tangent of the angle, widened by haze.
-        clouds: `(K, 5)`: unit direction, sharpness, brightness.
-        obstacles: `(9,)`: mean height of the skyline (as z of a unit vector), how it leans to x and y, and two waves of
-            roofs and trees along it, each a direction, and their phases.
+        surroundings: `(3, SIZE * SIZE)` float32, see `draw_sky`.
+        angle: by which the scene's coordinates are turned against those of `surroundings`, radians against the clock.
     """
 
     sun: np.ndarray
@@ -39,62 +40,33 @@ class Light:
     zenith: np.ndarray
     horizon: np.ndarray
     ground: np.ndarray
-    skyline: np.ndarray
     softness: float
-    clouds: np.ndarray
-    obstacles: np.ndarray
+    surroundings: np.ndarray
+    angle: float = 0.0
 
     def turned(self, angle: float) -> Light:
         """The same light in coordinates turned by `angle`, radians against the clock."""
         c, s = np.cos(angle), np.sin(angle)
         turn = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
-        clouds = self.clouds.copy()
-        clouds[:, :3] = clouds[:, :3] @ turn.T
-        lean = (self.obstacles[1:7].reshape(3, 2) @ turn[:2, :2].T).ravel()
-        return Light(
-            (turn @ self.sun).astype(np.float32),
-            self.sunlight,
-            self.zenith,
-            self.horizon,
-            self.ground,
-            self.skyline,
-            self.softness,
-            clouds.astype(np.float32),
-            np.array([self.obstacles[0], *lean, *self.obstacles[7:]], np.float32),
-        )
+        return replace(self, sun=(turn @ self.sun).astype(np.float32), angle=self.angle + angle)
 
     def sky_on_ground(self) -> np.ndarray:
         """Light of the whole sky on a level plane, as radiance of white."""
         return 0.62 * self.zenith + 0.38 * self.horizon
 
-    def _roofs(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        _, _, _, a, b, c, d, e, f = self.obstacles
-        return np.float32(0.09) * np.sin(a * x + b * y + e) * np.sin(c * x + d * y + f)
-
     def mirrored(self, ways: np.ndarray) -> np.ndarray:
         """What is seen in directions `(3, N)`: `(3, N)` float32."""
         x, y, z = ways
-        low = 1 - np.clip(z, 0, 1)
-        low *= low * low
-        glow = np.clip(self.sun @ ways, 0, 1)
-        glow *= glow
-        glow *= glow
-        glow *= glow * glow
-        glow *= 2.2
-        for cloud in self.clouds:
-            glow += np.exp(cloud[3] * (cloud[:3] @ ways - 1)) * cloud[4]
-        height = self.obstacles[0] + self.obstacles[1] * x + self.obstacles[2] * y
-        height += self._roofs(x, y)
-        hidden = np.clip((height - z) * 14 + 0.5, 0, 1)
-        below = np.clip(-z * 8, 0, 1)
-        bright = np.empty_like(ways)
+        c, s = (np.float32(v(self.angle) * SIZE / 2 / REACH) for v in (np.cos, np.sin))
+        scale = 1 / (1 + np.maximum(z, np.float32(-0.25)))
+        column, row = (c * x - s * y) * scale, (s * x + c * y) * scale
+        for index, jitter in zip((column, row), _JITTER, strict=True):
+            index += np.resize(jitter, len(index))
+            np.clip(index, 0, SIZE - 1, out=index)
+        bright = np.take(self.surroundings, row.astype(np.int32) * SIZE + column.astype(np.int32), axis=1)
+        below = np.clip(np.float32(-8) * z, 0, 1)
         for channel in range(3):
-            row = bright[channel]
-            np.multiply(low, self.horizon[channel] - self.zenith[channel], out=row)
-            row += self.zenith[channel]
-            row += glow * self.horizon[channel]
-            row += hidden * (self.skyline[channel] - row)
-            row += below * (self.ground[channel] - row)
+            bright[channel] += below * (self.ground[channel] - bright[channel])
         return bright
 
 
@@ -125,6 +97,9 @@ def shade(
     from_ground = (1 - upward) * (0.4 + 0.6 * openness)
     grazing = np.clip(1 - np.abs(cosine), 0, 1)
     square = grazing * grazing
+    # clear coat over dark paint is what is seen of it
+    dark = clarity * np.clip(1 - LINEAR[texels[:, 1]] * 7, 0, 1)
+    facing = facing * (1 + np.float32(0.7) * dark)
     fresnel = facing + (1 - facing) * (0.15 + 0.85 * clarity) * square * square * grazing
     wide = np.clip(light.sun @ ways, 0, 1)
     wide *= wide

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from .camera import View
+from .casters import Caster
 from .ground import Place, draw_patch
 from .materials import Light, shade, to_srgb
 from .tracing import Scene, Solid
@@ -42,6 +43,8 @@ class Setting:
         light: in coordinates of the scene.
         wall: keeps the sun off, or None.
         exposure: factor.
+        caster: throws a pattern of shadow, or None.
+        steady: stains lie where they lay in other images of the place; else they are drawn for this image.
     """
 
     place: Place
@@ -49,6 +52,8 @@ class Setting:
     light: Light
     wall: Wall | None = None
     exposure: float = 1.0
+    caster: Caster | None = None
+    steady: bool = False
 
 
 def render(scene: Scene, view: View, setting: Setting, rng: np.random.Generator) -> np.ndarray:
@@ -78,6 +83,9 @@ def render(scene: Scene, view: View, setting: Setting, rng: np.random.Generator)
         some = np.flatnonzero(light.sun @ hits.normals > 0)
         sunlit[some] = scene.sunlit(hits.points[some], hits.normals[:, some], towards[some])
         sunlit *= _past_wall(setting.wall, hits.points.T, light.sun)
+        if setting.caster is not None:
+            some = np.flatnonzero(sunlit)
+            sunlit[some] *= setting.caster.sun_left(hits.points[some].T, light.sun, setting.spot)
     solid = shade(light, np.ascontiguousarray(ways.T), hits.normals, hits.openness, hits.texels, sunlit)
     solid *= np.float32(setting.exposure)
     np.minimum(solid, 2.5, out=solid)
@@ -103,6 +111,7 @@ def _sun_directions(light: Light, rng: np.random.Generator) -> np.ndarray:
     return tile.astype(np.float32)
 
 
+_SIGHT = 45.0  # metres of ground that are drawn behind the origin
 _FAN = np.arange(24) * (2 * np.pi / 24)
 
 
@@ -153,16 +162,30 @@ def _ground(
         return np.empty((3, 0), np.float32)
     row, column = np.divmod(pixels, view.width)
     points = _on_ground(view, column + np.float32(0.5), row + np.float32(0.5))
+    # what lies further away than the picture needs is not ground, but trees and houses
+    across = np.hypot(points[0] - view.eye[0], points[1] - view.eye[1])
+    far = np.float32(np.hypot(*view.eye[:2]) + _SIGHT)
+    beyond = np.flatnonzero(across > far)
+    if len(beyond):
+        share = far / across[beyond]
+        for axis in (0, 1):
+            points[axis, beyond] += (view.eye[axis] - points[axis, beyond]) * (1 - share)
     # how it is patterned
     x, y, heading = setting.spot
     c, s = np.float32(np.cos(heading)), np.float32(np.sin(heading))
     place = np.stack([c * points[0] - s * points[1], s * points[0] + c * points[1]])
     low = np.array([place[0].min(), place[1].min()])
     size = np.array([place[0].max(), place[1].max()]) - low
-    texel = max(float(np.linalg.norm(view.eye)) / view.focal, 0.01, float(size.max()) / 480)
+    texel = max(
+        float(np.linalg.norm(view.eye)) / view.focal,
+        0.01,
+        float(np.sqrt(size[0] * size[1])) / 480,
+        float(size.max()) / 4000,
+    )
     low = low.astype(np.float32)
     start = low.astype(np.float64) + np.array([x, y])
-    patch = draw_patch(setting.place, start, start + size.astype(np.float64) + 2 * texel, texel, rng)
+    end = start + size.astype(np.float64) + 2 * texel
+    patch = draw_patch(setting.place, start, end, texel, rng, steady=setting.steady)
     index = ((place - low[:, None]) * np.float32(1 / texel)).astype(np.int32)
     albedo = patch[index[1], index[0]].T
     # how much of the sky vehicles hide
@@ -190,8 +213,15 @@ def _ground(
             lit += scene.sunlit(np.ascontiguousarray(near.T), None, towards)
         direct[some] *= lit / 4
         direct *= _past_wall(setting.wall, points, light.sun)
+        if setting.caster is not None:
+            direct *= setting.caster.sun_left(points, light.sun, setting.spot)
     level = light.sky_on_ground()
-    return albedo * np.stack([sky * level[i] + direct * light.sunlight[i] for i in range(3)])
+    radiance = albedo * np.stack([sky * level[i] + direct * light.sunlight[i] for i in range(3)])
+    if len(beyond):
+        ways = view.rays(column[beyond] + np.float32(0.5), row[beyond] + np.float32(0.5)).T.copy()
+        ways[2] = np.abs(ways[2] + np.float32(view.eye[2] / np.hypot(view.eye[2], far))) * np.float32(0.5)
+        radiance[:, beyond] = light.mirrored(ways)
+    return radiance
 
 
 def _on_ground(view: View, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:

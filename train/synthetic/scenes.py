@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from .camera import View, aim
+from .casters import draw_caster
 from .flights import Flight
+from .poses import draw_pose
 from .rendering import Setting, Wall, render
 from .shapes import Mesh, cylinder
 from .swatches import MATT
 from .tracing import Scene, Solid, build_solid, make_solid
 from .vehicles import draw_identity, draw_model
 
-__all__ = ['Photo', 'Studio', 'take_photo']
+__all__ = ['Photo', 'Shot', 'Studio', 'expose', 'take_photo']
 
 _NEIGHBOURS = 48  # vehicles that stand beside others: enough to say nothing about whom they stand beside
 _TREES = 8
+_CAST = 0.33  # share of the sunny images with a pattern of shadow
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,38 @@ class Photo:
     neighbours: int
 
 
+@dataclass(frozen=True)
+class Shot:
+    """What a photo is taken of and from where, in the coordinates of its vehicle.
+
+    Attributes:
+        view: camera and crop.
+        setting: ground and light.
+        others: what stands around.
+        names: what each of `others` is called where it hides the vehicle.
+        pitch: of the line of sight below the horizon, degrees.
+        heading: of the vehicle, degrees against the clock from the camera's direction.
+        hidden_by: what hides it by design.
+        neighbours: vehicles among `others`.
+    """
+
+    view: View
+    setting: Setting
+    others: tuple[Solid, ...] = ()
+    names: tuple[str, ...] = ()
+    pitch: float = 90.0
+    heading: float = 0.0
+    hidden_by: tuple[str, ...] = ()
+    neighbours: int = 0
+
+
 class Studio:
     """Builds solids once and keeps the ones that come again."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self._neighbours: OrderedDict[int, Solid] = OrderedDict()
-        self._trees: dict[int, Solid] = {}
+        self._kept: dict[tuple[str, int], Solid] = {}
 
     def neighbour(self, index: int) -> Solid:
         """A vehicle from the same population as all others, which is none of them."""
@@ -64,9 +93,14 @@ class Studio:
         return self._neighbours[index]
 
     def tree(self, index: int) -> Solid:
-        if index not in self._trees:
-            self._trees[index] = _tree(np.random.default_rng([self.seed, index, 24]))
-        return self._trees[index]
+        return self.kept('tree', index, lambda: _tree(np.random.default_rng([self.seed, index, 24])))
+
+    def kept(self, kind: str, index: int, make: Callable[[], Solid]) -> Solid:
+        """What `make` builds, once."""
+        key = (kind, index)
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
 
 def take_photo(
@@ -86,15 +120,15 @@ def take_photo(
     spot, beside = _park(flight, vehicle, rng, studio)
     if clean:
         beside = []
-    azimuth = rng.uniform(-np.pi, np.pi)
-    pitch = np.deg2rad(np.clip(flight.pitch + rng.normal(0, 4), 35, 89.9))
-    height = float(np.clip(flight.height * np.exp(rng.normal(0, 0.08)), 15, 120))
+    height, pitch, azimuth, aside = draw_pose(flight, vehicle, rng)
     light = flight.light.turned(-spot[2])
     hidden = (
         'none'
         if clean
         else str(rng.choice(['none', 'tree', 'leaves', 'pole', 'wall', 'crop'], p=[0.70, 0.07, 0.04, 0.04, 0.06, 0.09]))
     )
+    if hidden == 'tree' and height < 16:  # the camera would be among its leaves
+        hidden = 'pole'
     shift, hidden_by = rng.normal(0, 0.02, 2), []
     wall = None
     others = list(beside)
@@ -132,40 +166,72 @@ def take_photo(
     view = aim(
         vehicle.corners.reshape(-1, 3),
         height,
-        float(pitch),
-        float(azimuth),
+        pitch,
+        azimuth,
         size,
-        aside=(rng.uniform(-0.3, 0.3), rng.uniform(-0.18, 0.18)),
+        aside=aside,
         roll=rng.normal(0, 0.03),
         margin=margin,
         shift=tuple(shift),
     )
-    scene = Scene([vehicle, *others]) if others else solo
-    setting = Setting(flight.place, spot, light, wall, flight.exposure * float(np.exp(rng.normal(0, 0.07))))
-    pixels = render(scene, view, setting, rng)
-    visible = _visible(solo, scene, view)
+    caster = None
+    if not clean and light.sunlight.max() > 0 and rng.uniform() < _CAST:
+        caster = draw_caster(studio.seed, flight.light.sun, spot, rng)
+        left = caster.sun_left(vehicle.corners.reshape(-1, 3).T, light.sun, spot)
+        if 'shadow' not in hidden_by and (left < 0.5).mean() > 0.02:
+            hidden_by.append('shadow')
+    if beside and _visible(solo, Scene([vehicle, *others]), view)[0] < 0.4:  # by those between it and the camera
+        near = view.eye[:2] / np.linalg.norm(view.eye[:2])
+        kept = [o for o in beside if (o.low[:2] + o.high[:2]) @ near < 0]
+        others, beside = [o for o in others if not any(o is b for b in beside)] + kept, kept
+    exposure = flight.exposure * float(np.exp(rng.normal(0, 0.07)))
+    shot = Shot(
+        view,
+        Setting(flight.place, spot, light, wall, exposure, caster),
+        tuple(others),
+        ('neighbour',) * len(others),
+        pitch=float(np.rad2deg(pitch)),
+        heading=float(np.rad2deg(-azimuth)),
+        hidden_by=tuple(hidden_by),
+        neighbours=len(beside),
+    )
+    return expose(solo, shot, rng)
+
+
+def expose(solo: Scene, shot: Shot, rng: np.random.Generator) -> Photo:
+    """Render a shot and say what is seen.
+
+    Args:
+        solo: the vehicle alone, in its own coordinates.
+        shot: what is around it.
+        rng: of soft shadows and of the grain of the ground.
+    """
+    vehicle, view = solo.solids[0], shot.view
+    scene = Scene([vehicle, *shot.others]) if shot.others else solo
+    pixels = render(scene, view, shot.setting, rng)
+    visible, owners = _visible(solo, scene, view)
     flat = view.project(vehicle.corners.reshape(-1, 3))
-    if hidden == 'crop' and (flat >= 0).all() and (flat <= [view.width, view.height]).all():
+    hidden_by = list(shot.hidden_by)
+    if 'crop' in hidden_by and (flat >= 0).all() and (flat <= [view.width, view.height]).all():
         hidden_by.remove('crop')  # its margin was as wide as its shift
-    if 'tree' not in hidden_by and 'crop' not in hidden_by and 'pole' not in hidden_by and visible < 0.97:
-        hidden_by.append('neighbour')
+    if not {'tree', 'crop', 'pole'} & set(hidden_by) and visible < 0.97:
+        hidden_by += sorted({shot.names[owner - 1] for owner in owners}) or ['neighbour']
     low = np.clip(flat.min(axis=0), 0, [view.width, view.height])
     high = np.clip(flat.max(axis=0), 0, [view.width, view.height])
-    heading = (np.rad2deg(-azimuth) + 180) % 360 - 180
     return Photo(
         pixels,
         (*(float(v) for v in low), *(float(v) for v in high)),
-        height,
-        float(np.rad2deg(pitch)),
-        float(heading),
+        float(view.eye[2]),
+        shot.pitch,
+        float((shot.heading + 180) % 360 - 180),
         visible,
         tuple(hidden_by),
-        len(beside),
+        shot.neighbours,
     )
 
 
-def _visible(solo: Scene, scene: Scene, view: View) -> float:
-    """Share of the vehicle's picture that can be seen, from some 900 rays."""
+def _visible(solo: Scene, scene: Scene, view: View) -> tuple[float, set[int]]:
+    """Share of the vehicle's picture that can be seen, from some 900 rays, and which solids hide the rest."""
     flat = view.project(solo.solids[0].corners.reshape(-1, 3))
     low, high = flat.min(axis=0), flat.max(axis=0)
     step = max(0.25, float(np.sqrt(np.prod(high - low) / 900)))
@@ -175,11 +241,13 @@ def _visible(solo: Scene, scene: Scene, view: View) -> float:
     ways = view.rays(columns.ravel(), rows.ravel())
     alone, _ = solo.count(view.eye, ways)
     inside = (columns.ravel() > 0) & (columns.ravel() < view.width) & (rows.ravel() > 0) & (rows.ravel() < view.height)
-    seen = alone
+    seen, owners = alone, set()
     if scene is not solo:
-        seen, owner = scene.count(view.eye, ways)
-        seen = seen[owner == 0]
-    return float(np.count_nonzero(inside[seen]) / max(1, len(alone)))
+        met, owner = scene.count(view.eye, ways)
+        seen = met[owner == 0]
+        before = met[owner > 0]
+        owners = {int(o) for o in owner[owner > 0][np.isin(before, alone)]}
+    return float(np.count_nonzero(inside[seen]) / max(1, len(alone))), owners
 
 
 # --- where vehicles stand ---------------------------------------------------------------------------------------------
@@ -210,7 +278,7 @@ def _park(
         if rng.uniform() < 0.12:  # turning
             heading, slots = heading + rng.normal(0, 0.6), []
     elif place.kind == 'parking':
-        if rng.uniform() < 0.75:
+        if rng.uniform() < 0.75 and half_length < 4.5:
             bay = int(rng.integers(0, 200))
             x = (bay + 0.5) * place.lane
             y = float(rng.choice([5.5, 10.5])) + rng.normal(0, 0.15)

@@ -8,21 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from .bodies import KINDS
+from .bodies import ARTICULATED, KINDS, LORRIES, VANS
 from .swatches import METALLIC, PAINT
 
 __all__ = ['Identity', 'Model', 'Paint', 'draw_identity', 'draw_model']
 
 _SHARES = {
-    'sedan': 0.22,
-    'hatchback': 0.19,
-    'estate': 0.09,
-    'suv': 0.22,
+    'sedan': 0.20,
+    'hatchback': 0.165,
+    'estate': 0.085,
+    'suv': 0.20,
     'pickup': 0.06,
-    'van': 0.10,
+    'van': 0.08,
+    'minibus': 0.025,
     'bus': 0.03,
-    'box_truck': 0.05,
+    'box_truck': 0.045,
     'flatbed': 0.04,
+    'tipper': 0.01,
+    'semitrailer': 0.025,
+    'container': 0.015,
+    'skeleton': 0.01,
+    'tanker': 0.01,
 }
 
 #: colour -> share in traffic, sRGB from .. to, share of metallic paint
@@ -40,6 +46,7 @@ _COLOURS: dict[str, tuple[float, tuple[int, int, int], tuple[int, int, int], flo
     'orange': (0.01, (188, 84, 24), (216, 110, 40), 0.2),
 }
 _COMMERCIAL = {'white': 0.62, 'grey': 0.08, 'silver': 0.08, 'blue': 0.08, 'red': 0.05, 'yellow': 0.05, 'black': 0.04}
+_CONTAINER = {'blue': 0.27, 'red': 0.2, 'green': 0.12, 'white': 0.12, 'grey': 0.1, 'orange': 0.1, 'brown': 0.09}
 _BUS = {'white': 0.32, 'yellow': 0.13, 'red': 0.16, 'blue': 0.15, 'green': 0.12, 'silver': 0.07, 'orange': 0.05}
 
 _CARS = ('sedan', 'hatchback', 'estate', 'suv')
@@ -49,39 +56,43 @@ _ANY = tuple(KINDS)
 _DETAILS: dict[str, tuple[tuple[str, ...], float]] = {
     'sunroof': (_CARS, 1.6),
     'panorama': (_CARS, 1.0),
-    'rails': (('estate', 'suv', 'van', 'hatchback'), 1.0),
-    'bars': ((*_WAGONS, 'sedan', 'van'), 0.8),
+    'rails': (('estate', 'suv', *VANS, 'hatchback'), 1.0),
+    'bars': ((*_WAGONS, 'sedan', *VANS), 0.8),
     'roof_box': (_CARS, 0.6),
     'spoiler': (_CARS, 0.7),
-    'aerial': ((*_CARS, 'van', 'pickup'), 0.8),
+    'aerial': ((*_CARS, *VANS, 'pickup'), 0.8),
     'fin': (_CARS, 0.8),
     'spare_wheel': (('suv',), 0.5),
-    'bumpers': ((*_CARS, 'pickup', 'van'), 0.8),
-    'stripes': ((*_CARS, 'pickup', 'van', 'bus'), 0.7),
+    'bumpers': ((*_CARS, 'pickup', *VANS), 0.8),
+    'stripes': ((*_CARS, 'pickup', *VANS, 'bus'), 0.7),
     'decal': (_ANY, 1.2),
-    'lettering': (('van', 'bus', 'box_truck', 'hatchback', 'estate', 'flatbed', 'pickup'), 1.0),
-    'roof_number': (('van', 'bus', 'box_truck', 'sedan', 'estate', 'flatbed', 'suv'), 0.5),
-    'panel': ((*_CARS, 'van', 'pickup'), 0.7),
+    'lettering': (
+        (*VANS, 'bus', 'box_truck', 'hatchback', 'estate', 'flatbed', 'pickup', 'tipper', 'semitrailer'),
+        1.0,
+    ),
+    'roof_number': ((*VANS, 'bus', 'box_truck', 'sedan', 'estate', 'flatbed', 'suv', 'tipper', *ARTICULATED), 0.5),
+    'panel': ((*_CARS, *VANS, 'pickup'), 0.7),
     'two_tone': (_CARS, 0.5),
-    'roof_patch': ((*_CARS, 'van'), 0.4),
-    'taxi_sign': (('sedan', 'estate', 'hatchback', 'van'), 0.35),
-    'ladder': (('van', 'pickup', 'estate'), 0.5),
-    'beacon': (('van', 'pickup', 'suv', 'box_truck', 'flatbed'), 0.4),
-    'missing': ((*_CARS, 'pickup', 'van'), 0.4),
+    'roof_patch': ((*_CARS, *VANS, 'tipper', *ARTICULATED), 0.4),
+    'taxi_sign': (('sedan', 'estate', 'hatchback', *VANS), 0.35),
+    'ladder': ((*VANS, 'pickup', 'estate'), 0.5),
+    'beacon': ((*VANS, 'pickup', 'suv', 'box_truck', 'flatbed', 'tipper'), 0.4),
+    'missing': ((*_CARS, 'pickup', *VANS), 0.4),
     'dents': (_ANY, 0.7),
     'dirt': (_ANY, 0.7),
-    'sunshade': ((*_CARS, 'van', 'pickup', 'flatbed', 'box_truck'), 0.6),
+    'sunshade': ((*_CARS, *VANS, 'pickup', 'flatbed', 'box_truck', 'tipper', *ARTICULATED), 0.6),
     'seats': (_CARS, 0.6),
     'shelf': (('sedan', 'hatchback', 'estate'), 0.5),
     'bonnet_scoop': ((*_CARS, 'pickup'), 0.4),
     'cover': (('pickup',), 1.2),
     'toolbox': (('pickup',), 0.8),
     'roll_bar': (('pickup',), 0.7),
-    'vents': (('van', 'bus', 'box_truck'), 1.4),
-    'air_conditioner': (('bus', 'box_truck', 'van'), 1.0),
-    'hatches': (('bus', 'box_truck'), 1.2),
-    'skylight': (('box_truck', 'van'), 0.8),
-    'bed_floor': (('flatbed', 'pickup'), 0.8),
+    'vents': ((*VANS, 'bus', 'box_truck', 'semitrailer', 'container'), 1.4),
+    'air_conditioner': (('bus', 'box_truck', *VANS, 'semitrailer'), 1.0),
+    'hatches': (('bus', 'box_truck', 'tanker'), 1.2),
+    'skylight': (('box_truck', *VANS), 0.8),
+    'deflector': (ARTICULATED, 1.0),
+    'bed_floor': (('flatbed', 'pickup', 'tipper', 'skeleton'), 0.8),
 }
 # what any view from above shows; every one of several siblings has at least one that no other has in the same way
 _PLAIN = {
@@ -103,6 +114,7 @@ _PLAIN = {
     'hatches',
     'skylight',
     'cargo',
+    'deflector',
     'bed_floor',
     'sunshade',
 }
@@ -216,10 +228,12 @@ def draw_identity(seed: int, number: int, model: Model, place: int, alike: float
     own = np.random.default_rng([seed, number, 13])
     common = shared.uniform() < alike
     paint = _draw_paint(shared if common else own, model.kind)
-    second = _draw_paint(shared if common else own, 'box_truck')
+    second = _draw_paint(
+        shared if common else own, 'container' if model.kind == 'container' else 'box_truck', load=True
+    )
     # clear details in an order of the model's own, dealt out to its vehicles
     names = [n for n, (kinds, _) in _DETAILS.items() if model.kind in kinds]
-    clear = [n for n in names if n in _PLAIN] + ['cargo'] * (model.kind in ('flatbed', 'pickup'))
+    clear = [n for n in names if n in _PLAIN] + ['cargo'] * (model.kind in ('flatbed', 'tipper', 'pickup'))
     clear = [clear[i] for i in shared.permutation(len(clear))]
     details = {clear[place % len(clear)]: {}} if place or rest == 1 or shared.uniform() < 0.6 else {}
     weights = np.array([_DETAILS[n][1] for n in names])
@@ -236,14 +250,16 @@ def draw_identity(seed: int, number: int, model: Model, place: int, alike: float
     ):
         if one in details:
             details.pop(other, None)
-    if model.kind == 'flatbed' and 'cargo' not in details and own.uniform() < 0.5:
+    if model.kind in ('flatbed', 'tipper') and 'cargo' not in details and own.uniform() < 0.5:
         details['cargo'] = {}
     details = {name: _draw_detail(name, own, model.kind, paint) for name in details}
     return Identity(number, model, paint, second, details, int(own.integers(2**31)))
 
 
-def _draw_paint(rng: np.random.Generator, kind: str) -> Paint:
-    shares = _BUS if kind == 'bus' else _COMMERCIAL if kind in ('van', 'box_truck', 'flatbed') else None
+def _draw_paint(rng: np.random.Generator, kind: str, *, load: bool = False) -> Paint:
+    shares = _BUS if kind == 'bus' else _COMMERCIAL if kind in (*VANS, *LORRIES) else None
+    if kind == 'container' and load:
+        shares = _CONTAINER
     if shares is None:
         shares = {name: entry[0] for name, entry in _COLOURS.items()}
     weights = np.array(list(shares.values()))
@@ -313,7 +329,7 @@ def _draw_detail(name: str, rng: np.random.Generator, kind: str, paint: Paint) -
     """The numbers of a detail: `u` and `v` are places, `s` a size, all in 0..1; `n` a count."""
     values: dict[str, Any] = {key: float(round(rng.uniform(), 3)) for key in 'uvs'}
     values['n'] = int(rng.integers(1, 5))
-    quiet = 0.5 if kind in ('van', 'bus', 'box_truck', 'flatbed') else 0.8
+    quiet = 0.5 if kind in ('bus', *VANS, *LORRIES) else 0.8
     if name in ('stripes', 'decal', 'lettering', 'panel', 'roof_number', 'roof_patch', 'roof_box', 'two_tone'):
         values['rgb'] = _near(rng, paint) if rng.uniform() < quiet else _contrasting(rng, paint)
     if name in ('cargo', 'ladder', 'cover', 'toolbox', 'bars', 'rails', 'sunshade', 'bed_floor'):
