@@ -12,8 +12,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-__all__ = ['CardFacts', 'data_folder', 'model_card', 'read_command', 'read_metrics', 'read_results']
+from .sources import real_sources, terms
 
+__all__ = ['CardFacts', 'data_folder', 'model_card', 'read_command', 'read_metrics', 'read_results', 'read_sources']
+
+_TAGS = ('timm-dpa', 'vehicle-re-identification', 're-identification', 'uav', 'drone', 'image-retrieval')
 _TEMPLATE = Path(__file__).parent / 'templates' / 'model_card.md'
 #: key in `evaluation.json`, identifier and name in the metadata
 _METRICS = (
@@ -48,6 +51,7 @@ class CardFacts:
         licence: identifier of the weights' licence, as the Hub knows them.
         trained_on: sentences about the training data.
         synthetic: whether all of these are synthetic.
+        sources: the data sets, see `timm_dpa.hub.sources.list_source`.
         base_model: `org/name` of the weights that training started from.
         model_args: options of the architecture that are not the default.
         results: contents of `evaluation.json`, see `read_results`.
@@ -65,6 +69,7 @@ class CardFacts:
     licence: str
     trained_on: str
     synthetic: bool = False
+    sources: Sequence[dict[str, Any]] = ()
     base_model: str | None = None
     model_args: dict[str, Any] = field(default_factory=dict)
     results: Sequence[dict[str, Any]] = ()
@@ -88,11 +93,19 @@ def model_card(facts: CardFacts) -> ModelCard:
         ImportError: jinja2 is missing (torch brings it).
     """
     title = facts.repo_id.rpartition('/')[2]
+    real = real_sources(facts.sources)
+    photographs = ['real-images'] if real else []
     data = ModelCardData(
         license=facts.licence,
         library_name='timm',
         pipeline_tag='image-feature-extraction',
-        tags=['timm-dpa', 'vehicle-re-identification', 're-identification', 'uav', 'drone', 'image-retrieval'],
+        tags=[
+            *_TAGS,
+            *(['synthetic-images'] if any(source['synthetic'] for source in facts.sources) else []),
+            *photographs,
+        ],
+        datasets=list(dict.fromkeys(_slug(source['name']) for source in facts.sources if 'images' in source)) or None,
+        trained_on=list(facts.sources) or None,
         base_model=facts.base_model,
         # the Hub wants a name where there are results
         model_name=title if facts.results else None,
@@ -110,6 +123,8 @@ def model_card(facts: CardFacts) -> ModelCard:
         height=facts.image_size[0],
         width_px=facts.image_size[1],
         synthetic=facts.synthetic,
+        real=[', '.join([f'"{source["name"]}"', *terms(source)]) for source in real],
+        mixed=any(source['synthetic'] for source in facts.sources),
         trained_on=facts.trained_on,
         base_model=facts.base_model,
         commands=facts.commands,
@@ -153,6 +168,11 @@ def read_metrics(card: ModelCard) -> list[dict[str, Any]]:
         row = rows.setdefault(key, dict(zip(('data', 'revision', 'protocol'), key, strict=True)))
         row[result.metric_name.removesuffix(' (%)')] = result.metric_value
     return list(rows.values())
+
+
+def read_sources(card: ModelCard) -> list[dict[str, Any]]:
+    """The data sets of a card, see `timm_dpa.hub.sources.list_source`."""
+    return card.data.to_dict().get('trained_on', [])
 
 
 def read_command(card: ModelCard) -> str:
@@ -228,7 +248,7 @@ def _eval_results(result: dict[str, Any]) -> list[EvalResult]:
         EvalResult(
             task_type='image-feature-extraction',
             task_name='Vehicle re-identification',
-            dataset_type=re.sub(r'[^a-z0-9]+', '-', row['name'].lower()).strip('-') or 'images',
+            dataset_type=_slug(row['name']),
             dataset_name=row['name'],
             dataset_config=row['protocol'],
             dataset_split='test',
@@ -239,6 +259,10 @@ def _eval_results(result: dict[str, Any]) -> list[EvalResult]:
         )
         for key, identifier, name in _METRICS
     ]
+
+
+def _slug(name: str) -> str:
+    return re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-') or 'images'
 
 
 def _describe_architecture(facts: CardFacts) -> str:
@@ -258,4 +282,9 @@ def _licence_text(facts: CardFacts) -> str:
     text = f'The weights: `{facts.licence}`. The package timm-dpa: Apache-2.0.'
     if facts.base_model:
         text += f' The licence of {facts.base_model}, which training started from, applies, too.'
+    said = [
+        f'"{source["name"]}": {", ".join(terms(source))}' for source in real_sources(facts.sources) if terms(source)
+    ]
+    if said:
+        text += f'\n\nReal images that they were trained on: {"; ".join(said)}.'
     return text

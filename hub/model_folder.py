@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import safe_open
 
 from timm_dpa import FeatureExtractor
+from timm_dpa.train.about import load_about
 from timm_dpa.train.datasets import load_data
 from timm_dpa.train.drawn import draw_data_set
 from timm_dpa.train.networks import pretrained_origin
@@ -25,7 +27,16 @@ from timm_dpa.train.rank_lists import rank_list_figure
 from .cards import CardFacts, model_card, read_results
 from .golden import GOLDEN_FILE, check_golden, write_golden
 from .half import store_half
-from .stages import Stage, all_synthetic, describe_stages, find_run, training_stages, write_recipes
+from .sources import apply_about
+from .stages import (
+    Stage,
+    all_synthetic,
+    describe_stages,
+    find_run,
+    training_sources,
+    training_stages,
+    write_recipes,
+)
 
 __all__ = ['build_folder', 'check_licence', 'check_repo_id', 'is_finished', 'read_architecture', 'reuse_folder']
 
@@ -59,6 +70,7 @@ def build_folder(
     results: Sequence[str | os.PathLike[str]] = (),
     pictures: str | os.PathLike[str] | None = None,
     half: bool = False,
+    about: Mapping[str, str | os.PathLike[str]] | None = None,
     packaged_as: str | None = None,
 ) -> None:
     """Make the folder of a model. The same source gives the same bytes.
@@ -73,26 +85,28 @@ def build_folder(
         results: folders of further evaluations, see `timm-dpa eval --out`.
         pictures: data set whose images the ranked lists show, and so publish; None for drawn vehicles.
         half: store the weights as float16, see `store_half`.
+        about: what data sets are that could not say so themselves: name -> file of the form of `dataset.json`.
         packaged_as: `architecture.tag` of weights that come with this package, which the card's example loads then.
 
     Raises:
         FileNotFoundError: `source` holds no model, or `results` no evaluation.
         FileExistsError: `out` holds something.
         ValueError: what must be said about the weights and was not recorded; a wrong repository; weights that float16
-            cannot hold.
+            cannot hold; `about` of a data set that is not there.
     """
     check_repo_id(repo_id)
     source, out = Path(source), Path(out)
     run, model = _find_model(source)
     stages = training_stages(run) if run else []
-    check_licence(stages, licence, source)
-    if trained_on is None and not stages:
-        raise ValueError(f'{source}: has no record of its training data; say it in a sentence (--trained-on "...")')
     evaluations = [read_results(Path(result)) for result in results]
     if run and (run / 'evaluation.json').is_file():
         evaluations.insert(0, read_results(run))
         if evaluations[0].get('epoch') == 0:
             raise ValueError(f'{run}: its training did not help, and model/ holds the weights that it started from')
+    stages, evaluations = _tell_about(stages, evaluations, about or {})
+    check_licence(stages, licence, source)
+    if trained_on is None and not stages:
+        raise ValueError(f'{source}: has no record of its training data; say it in a sentence (--trained-on "...")')
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f'{out} is there already; name a new or empty folder')
 
@@ -115,6 +129,7 @@ def build_folder(
             licence=licence or 'apache-2.0',
             trained_on=trained_on or describe_stages(stages),
             synthetic=all_synthetic(stages),
+            sources=training_sources(stages),
             base_model=pretrained_origin(stages[0].recipe.model) if stages else None,
             model_args=_options(config),
             results=evaluations,
@@ -129,6 +144,21 @@ def build_folder(
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         raise
+
+
+def _tell_about(
+    stages: list[Stage], evaluations: list[dict[str, Any]], about: Mapping[str, str | os.PathLike[str]]
+) -> tuple[list[Stage], list[dict[str, Any]]]:
+    names = [data['name'] for stage in stages for data in stage.sources]
+    names += [evaluation['data']['name'] for evaluation in evaluations]
+    for name in about:
+        if name not in names:
+            raise ValueError(f'about {name}: no such data set here; there are {", ".join(dict.fromkeys(names))}')
+    said = {name: load_about(Path(path)) for name, path in about.items()}
+    return (
+        [replace(stage, data=apply_about(stage.data, said)) for stage in stages],
+        [{**evaluation, 'data': apply_about(evaluation['data'], said)} for evaluation in evaluations],
+    )
 
 
 def check_licence(stages: Sequence[Stage], licence: str | None, source: str | os.PathLike[str]) -> None:

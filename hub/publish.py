@@ -68,6 +68,7 @@ def publish(
     private: bool = False,
     create_pr: bool = False,
     tag: str | None = None,
+    default: bool = False,
     manifest: Path = MANIFEST,
     **facts: Any,
 ) -> Published:
@@ -79,6 +80,7 @@ def publish(
         private: make the repository a private one.
         create_pr: open a pull request instead of changing the repository.
         tag: note it in the manifest as `<architecture>.<tag>`, so that timm knows it by this name.
+        default: of that tag, see `record_release`.
         manifest: that manifest.
         facts: see `build_folder`.
 
@@ -97,7 +99,7 @@ def publish(
         release = None if tag is None else describe_release(folder, tag, repo_id)
         published = _upload(folder, repo_id, private, create_pr)
     if release is not None:
-        record_release(replace(release, revision=published.revision), manifest)
+        record_release(replace(release, revision=published.revision), manifest, default)
     return published
 
 

@@ -20,6 +20,7 @@ def release_model(
     manifest: Path = MANIFEST,
     models: Path = MODELS,
     packaged: bool = True,
+    default: bool = False,
     **facts: Any,
 ) -> Release:
     """Write `models/<architecture>.<tag>/` and note it in the manifest; nothing is uploaded.
@@ -33,6 +34,7 @@ def release_model(
         tag: small letters, digits and _.
         manifest, models: where the entry and the folder go.
         packaged: whether they are the package's own, which the card says.
+        default: whether the name of the architecture alone stands for these weights from now on.
         facts: see `build_folder`.
 
     Returns:
@@ -53,5 +55,5 @@ def release_model(
         build_folder(source, making, f'ORG/{name}', packaged_as=name if packaged else None, **facts)
         release = describe_release(making, tag, name)
         os.replace(making, folder)
-    record_release(release, manifest)
+    record_release(release, manifest, default)
     return release

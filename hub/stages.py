@@ -10,12 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timm_dpa.train.networks import brings_weights, pretrained_origin
-from timm_dpa.train.recipe import Recipe, load_recipe
+from timm_dpa.train.networks import brings_weights, pretrained_origin, released_start
+from timm_dpa.train.recipe import ModelRecipe, Recipe, load_recipe
 
 from .cards import data_folder
+from .sources import describe_source, list_source, start_sources, terms
 
-__all__ = ['Stage', 'all_synthetic', 'describe_stages', 'find_run', 'training_stages', 'write_recipes']
+__all__ = [
+    'Stage',
+    'all_synthetic',
+    'describe_stages',
+    'find_run',
+    'training_sources',
+    'training_stages',
+    'write_recipes',
+]
 
 
 @dataclass(frozen=True)
@@ -77,12 +86,15 @@ def _start(recipe: Recipe) -> str | None:
 
 
 def all_synthetic(stages: Sequence[Stage]) -> bool:
-    """Whether all training images are known to be synthetic: of every stage, and the first from random weights."""
-    if not stages:
-        return False
-    return not _has_start(stages[0].recipe) and all(
-        source.get('synthetic') for stage in stages for source in stage.sources
-    )
+    """Whether all training images are known to be synthetic: of every stage, and of what the first started from."""
+    return bool(stages) and all(source['synthetic'] for source in training_sources(stages))
+
+
+def training_sources(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """Entries of all data sets, see `list_source`; first those that the start of the first stage was trained on."""
+    start = start_sources(stages[0].recipe.model) if stages and _has_start(stages[0].recipe) else []
+    found = [*start, *(list_source(source) for stage in stages for source in stage.sources)]
+    return [source for number, source in enumerate(found) if source not in found[:number]]
 
 
 def _has_start(recipe: Recipe) -> bool:
@@ -98,15 +110,35 @@ def describe_stages(stages: Sequence[Stage]) -> str:
         text = f'In {len(stages)} stages, each from the weights of the one before:\n'
         for number, stage in enumerate(stages, start=1):
             same = number > 1 and _images(stage) == _images(stages[number - 2])
-            text += f'\n{number}. {_describe_length(stage.recipe)}: '
+            before = stages[max(number - 2, 0)].recipe.model.name
+            trunk = f' from the trunk of that `{before}`' if _is_other(before, stage.recipe.model.name) else ''
+            text += f'\n{number}. {_describe_length(stage.recipe)}{trunk}: '
             text += 'the same images.' if same else _describe_sources(stage)
+    if released_start(first.model):
+        then = f'Then {_describe_length(first)}: ' if len(stages) == 1 else ''
+        return f'{_describe_start(first.model)}\n\n{then}{text}'
     if _has_start(first) and pretrained_origin(first.model) is None:
-        name = first.model.name
-        released = _start(first) is None and ':' not in name
-        unknown = 'weights whose own training data are not recorded here'
-        what = f'the weights `{name}` of timm-dpa' if released else unknown
-        text += f'\n\nTraining started from {what}.'
+        text += '\n\nTraining started from weights whose own training data are not recorded here.'
     return text
+
+
+def _describe_start(model: ModelRecipe) -> str:
+    name = released_start(model)
+    trunk = 'the trunk (all but attention and classifier) of ' if _takes_trunk(model, name) else ''
+    sources = start_sources(model)
+    known = any('images' in source for source in sources)
+    trained = f', which were trained on {" and ".join(map(describe_source, sources))}' if known else ''
+    return f'Training started from {trunk}the weights `{name}` of timm-dpa{trained}.'
+
+
+def _takes_trunk(model: ModelRecipe, released: str) -> bool:
+    """Whether a start from released weights is one from their trunk, see `init_backbone`; else from all of them."""
+    return model.checkpoint is None and (model.init_from == released or _is_other(released, model.name))
+
+
+def _is_other(before: str, name: str) -> bool:
+    """Whether weights of a model fill no more than the trunk of another one, as far as their names tell."""
+    return ':' not in before + name and before.partition('.')[0] != name.partition('.')[0]
 
 
 def write_recipes(stages: Sequence[Stage], folder: Path, name: str) -> list[str]:
@@ -119,6 +151,11 @@ def write_recipes(stages: Sequence[Stage], folder: Path, name: str) -> list[str]
     for number, stage in enumerate(stages, start=1):
         suffix = '' if number == len(stages) else f'_{number}'
         recipe = stage.recipe
+        released = released_start(recipe.model)
+        if released:  # by its name, where it was the path of its file
+            whole = ['model.init_from=null', 'model.checkpoint=null', f'model.name={released}']
+            trunk = [f'model.init_from={released}']
+            recipe = recipe.override(trunk if _takes_trunk(recipe.model, released) else whole)
         if before is not None:
             whole = recipe.model.checkpoint is not None
             start = f'model.checkpoint={before}' if whole else f'model.init_from={before}/model/model.safetensors'
@@ -152,4 +189,5 @@ def _describe_data(data: dict[str, Any]) -> str:
     kind = 'synthetic images' if data.get('synthetic') else 'images'
     text = f'{train["images"]:,} {kind} of {train["identities"]:,} vehicles, the training part of "{data["name"]}"'
     text += f' (revision `{train["revision"]}`).'
-    return f'{text} {data["description"]}' if data.get('description') else text
+    text = f'{text} {data["description"]}' if data.get('description') else text
+    return f'{text} These images: {", ".join(terms(data))}.' if terms(data) else text

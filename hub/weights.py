@@ -20,7 +20,7 @@ from timm.models import get_pretrained_cfg, list_models
 from timm_dpa.downloads import file_sha256
 from timm_dpa.train.checkpoints import write_atomically
 
-from .cards import read_command, read_metrics
+from .cards import read_command, read_metrics, read_sources
 
 __all__ = ['MANIFEST', 'MODELS', 'Release', 'describe_release', 'load_releases', 'record_release']
 
@@ -46,6 +46,7 @@ class Release:
         revision: commit on the Hub that is downloaded, 40 hexadecimal digits; None for the newest.
         metrics: one entry for each evaluation: `data`, `revision`, `protocol`, and mAP, Rank-1, ... in per cent.
         command: that made them.
+        trained_on: an entry for each data set, see `timm_dpa.hub.sources.list_source`; empty where it is not recorded.
         cfg: what differs from timm's configuration of the architecture, such as `input_size`.
     """
 
@@ -57,6 +58,7 @@ class Release:
     revision: str | None = None
     metrics: list[dict[str, Any]] = field(default_factory=list)
     command: str = ''
+    trained_on: list[dict[str, Any]] = field(default_factory=list)
     cfg: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -73,6 +75,7 @@ class Release:
             'revision (40 hexadecimal digits)': self.revision is None
             or _matches(re.compile('[0-9a-f]{40}'), self.revision),
             'metrics (list)': isinstance(self.metrics, list),
+            'trained_on (list)': isinstance(self.trained_on, list),
             'cfg (object)': isinstance(self.cfg, dict),
         }
         wrong = [what for what, right in problems.items() if not right]
@@ -104,8 +107,11 @@ def load_releases(path: Path = MANIFEST) -> list[Release]:
     return releases
 
 
-def record_release(release: Release, path: Path = MANIFEST) -> None:
+def record_release(release: Release, path: Path = MANIFEST, default: bool = False) -> None:
     """Add an entry to the manifest, or replace the one of the same name. It is written whole or not at all.
+
+    Args:
+        default: put it before the others of its architecture, whose name alone stands for the first one.
 
     Raises:
         ValueError: the manifest cannot be read.
@@ -117,6 +123,10 @@ def record_release(release: Release, path: Path = MANIFEST) -> None:
         releases[at.index(release.name)] = release
     else:
         releases.append(release)
+    if default:
+        releases.remove(release)
+        first = [known.architecture for known in [*releases, release]].index(release.architecture)
+        releases.insert(first, release)
     content = {'weights': [dataclasses.asdict(entry) for entry in releases]}
     write_atomically(path, (json.dumps(content, indent=2) + '\n').encode())
 
@@ -143,6 +153,7 @@ def describe_release(folder: str | os.PathLike[str], tag: str, repo: str) -> Rel
         size=(folder / 'model.safetensors').stat().st_size,
         metrics=read_metrics(card),
         command=read_command(card),
+        trained_on=read_sources(card),
     )
     usual = get_pretrained_cfg(release.architecture).to_dict()
     ours = config['pretrained_cfg']

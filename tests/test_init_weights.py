@@ -16,6 +16,7 @@ from torch import nn
 from tests.support.hub_server import LoopbackHub
 from tests.support.models import TINY, create, images, tiny
 from timm_dpa import init_backbone, load_weights
+from timm_dpa.hub.weights import MODELS
 from timm_dpa.init_weights import InitReport
 
 BACKBONE = ('conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4')
@@ -153,11 +154,38 @@ class TestInitBackbone:
         x = images(2, 3, 64, 64)
         torch.testing.assert_close(model(x), trained(x), rtol=0, atol=0)
 
-    def test_attention_of_another_kind_is_left_out(self, tmp_path):
-        path = write(tiny('se').state_dict(), tmp_path / 'se.safetensors')
-        report = init_backbone(tiny('cbam', seed=1), path)
+    @pytest.mark.parametrize(('theirs', 'ours'), [('se', 'cbam'), ('cpa', 'spa')], ids=str)
+    def test_attention_of_another_kind_is_left_out(self, tmp_path, theirs, ours):
+        """All of it: those of `cpa` and `spa` share names, and shapes too."""
+        path = write(tiny(theirs).state_dict(), tmp_path / 'other.safetensors')
+        model = tiny(ours, seed=1)
+        before = snapshot(model)
+        report = init_backbone(model, path)
         assert all(name.startswith('layer3.attn.') for name in (*report.not_filled, *report.ignored))
-        assert len(report.not_filled) > 0 < len(report.ignored)
+        assert set(report.not_filled) == {name for name in before if name.startswith('layer3.attn.')}
+        assert all(torch.equal(model.state_dict()[name], before[name]) for name in report.not_filled)
+        assert str(report).endswith('keep their initial values: layer3.attn; not used: layer3.attn')
+
+    def test_trunk_of_released_weights_by_name_and_by_folder(self):
+        reports = []
+        for source in ('dpa_resnet50.rendered', MODELS / 'dpa_resnet50.rendered'):
+            model = timm.create_model('se_resnet50', num_classes=3)
+            reports.append(init_backbone(model, source))
+            trained = timm.create_model('dpa_resnet50.rendered', pretrained=True).state_dict()
+            for name, value in model.state_dict().items():
+                assert name.startswith(('layer3.attn.', 'fc.')) or torch.equal(value, trained[name]), name
+        assert set(reports[0].filled) == set(reports[1].filled)
+        assert {name.rpartition('.')[0] for name in reports[0].not_filled} == {
+            'layer3.attn.fc1',
+            'layer3.attn.fc2',
+            'fc',
+        }
+        assert str(reports[0]).startswith(f'{len(reports[0].filled)} tensors from dpa_resnet50.rendered; keep their')
+        twin = timm.create_model('dpa_resnet50')
+        assert str(init_backbone(twin, 'dpa_resnet50.rendered')).endswith('values: layer3.attn; not used: layer3.attn')
+        assert init_backbone(twin, MODELS / 'dpa_resnet50.rendered').not_filled == ()
+        with pytest.raises(FileNotFoundError, match=r'holds neither model/model\.safetensors nor model\.safetensors'):
+            init_backbone(model, MODELS)
 
     @pytest.mark.parametrize(
         ('name', 'options', 'tensor'),

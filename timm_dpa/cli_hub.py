@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +51,24 @@ def add_hub_verbs(verb: VerbMaker) -> None:
         metavar='DATA',
         help='data set of the ranked lists, whose images this publishes (default: drawn vehicles)',
     )
+    card.add_argument(
+        '--about',
+        nargs='+',
+        default=(),
+        metavar='NAME=FILE',
+        help='what the data set NAME is, where its folder has no dataset.json: a file of that form',
+    )
     publish.add_argument('--tag', metavar='TAG', help='note it in the manifest of this package as ARCHITECTURE.TAG')
+    publish.add_argument(
+        '--default', action='store_true', help='for --tag: the name of the architecture alone stands for it from now on'
+    )
 
     zoo = verb(
         'zoo',
         _zoo,
         'train a family of models alike, and write their folders and a manifest; the same command goes on',
         'timm-dpa zoo --data rendered --test street --out zoo                          # on a GPU\n'
+        '  timm-dpa zoo --data rendered --out zoo --init dpa_resnet50.rendered          # all from one trunk\n'
         '  timm-dpa zoo --data rendered --out zoo --recipe rendered/cpu --depth 18\n'
         '  timm-dpa publish --all --zoo zoo --org ORG',
     )
@@ -77,7 +89,9 @@ def add_hub_verbs(verb: VerbMaker) -> None:
         metavar='NAME',
         help='see timm-dpa recipes (default rendered/flagship, from random weights, for a GPU)',
     )
-    zoo.add_argument('--init', metavar='SOURCE', help='weights of the backbone: imagenet, a file, or none')
+    zoo.add_argument(
+        '--init', metavar='SOURCE', help='weights of the backbone: imagenet, a file, ARCHITECTURE.TAG, or none'
+    )
     zoo.add_argument('--tag', metavar='TAG', help='of the models (default: names of recipe and data)')
     zoo.add_argument('--license', metavar='ID', help='of the weights; needed unless all data are synthetic')
     zoo.add_argument(
@@ -112,7 +126,10 @@ def _publish(args: argparse.Namespace) -> None:
         'results': args.results,
         'pictures': args.pictures,
         'half': args.half,
+        'about': _read_about(args.about),
     }
+    if args.default and not args.tag:
+        raise ValueError('--default goes with --tag')
     if args.zoo and not args.all:
         raise ValueError('--zoo goes with --all')
     if args.all:
@@ -142,6 +159,7 @@ def _publish(args: argparse.Namespace) -> None:
                     private=args.private,
                     create_pr=args.create_pr,
                     tag=args.tag,
+                    default=args.default,
                     **facts,
                 )
             ]
@@ -153,6 +171,13 @@ def _publish(args: argparse.Namespace) -> None:
             print(f"use: timm.create_model('hf-hub:{published.repo_id}@{published.revision}', pretrained=True)")
 
 
+def _read_about(words: Sequence[str]) -> dict[str, str]:
+    about = dict(word.rpartition('=')[::2] for word in words)
+    if '' in about:
+        raise ValueError(f'--about {about[""]}: wants NAME=FILE')
+    return about
+
+
 def _package(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     from timm_dpa.hub.release import release_model
     from timm_dpa.hub.weights import MANIFEST, MODELS
@@ -161,7 +186,7 @@ def _package(args: argparse.Namespace, facts: dict[str, Any]) -> None:
         raise ValueError('--package takes a folder and --tag TAG')
     if args.repo_id or args.org or args.private or args.create_pr or args.dry_run:
         raise ValueError('--package uploads nothing; it takes no --repo-id, --org, --private, --create-pr or --dry-run')
-    release = release_model(args.source, args.tag, **facts)
+    release = release_model(args.source, args.tag, default=args.default, **facts)
     print(f"{release.size / 1e6:.1f} MB; use: timm.create_model('{release.name}', pretrained=True)")
     print(f'manifest: {MANIFEST}')
     print(f'folder: {MODELS / release.name}')

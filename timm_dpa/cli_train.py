@@ -115,7 +115,9 @@ def add_train_verbs(verb: VerbMaker) -> None:
     train.add_argument('--recipe', default='strong', metavar='NAME', help='see timm-dpa recipes (default strong)')
     train.add_argument('--model', metavar='NAME', help='one of our models, or any timm backbone')
     train.add_argument(
-        '--init', metavar='SOURCE', help='weights of the backbone: imagenet, a file, org/name on the Hub, or none'
+        '--init',
+        metavar='SOURCE',
+        help='weights of the backbone: imagenet, a file, ARCHITECTURE.TAG, org/name on the Hub, or none',
     )
     train.add_argument('--checkpoint', metavar='PATH', help='fine-tune this: weights of the model, or folder of a run')
     train.add_argument('settings', nargs='*', metavar='KEY=VALUE', help='changes of the recipe, such as optim.lr=1e-4')

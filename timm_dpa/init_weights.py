@@ -13,14 +13,15 @@ from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, 
 from timm.models import adapt_input_conv, is_model, load_state_dict
 from torch import nn
 
-from .downloads import WeightsError, difference, explain
+from .downloads import WeightsError, difference, explain, is_released
 from .dpa_resnet import ReIDResNet
 from .reid_timm import ReIDBackbone
 
-__all__ = ['InitReport', 'init_backbone', 'load_weights']
+__all__ = ['InitReport', 'find_weights', 'init_backbone', 'load_weights']
 
 #: parts of a ReIDResNet that an ImageNet ResNet does not have
 _OWN_PARTS = re.compile(r'^(layer\d\.attn(?:_\d+)?|neck|fc|global_pool)\.')
+_ATTENTION = re.compile(r'^(layer\d\.attn(?:_\d+)?)\.')
 #: parts that both have
 _BACKBONE = re.compile(r'^(conv1|bn1|maxpool|layer\d)\.')
 #: what is a path even if there is no such file; `org/name` holds dots as well
@@ -44,10 +45,12 @@ class InitReport:
     ignored: tuple[str, ...]
 
     def __str__(self) -> str:
+        attentions = ((_ATTENTION.match(name), name) for name in self.ignored)
+        unused = list(dict.fromkeys(match.group(1) if match else name for match, name in attentions))
         left = sorted({_OWN_PARTS.match(name).group(1) for name in self.not_filled})
         return (
             f'{len(self.filled)} tensors from {self.source}; keep their initial values: {", ".join(left) or "none"}'
-            f'{"; not used: " + ", ".join(self.ignored) if self.ignored else ""}'
+            f'{"; not used: " + ", ".join(unused) if unused else ""}'
         )
 
 
@@ -56,15 +59,35 @@ def looks_like_file(source: str) -> bool:
     return _PATH.search(source) is not None
 
 
+def find_weights(path: str | os.PathLike[str]) -> str:
+    """The file of weights that a path stands for: itself, or that in the folder of a run, or of a model.
+
+    Raises:
+        FileNotFoundError: a folder without one.
+    """
+    path = os.fspath(path)
+    if not os.path.isdir(path):
+        return path
+    names = ('model/model.safetensors', 'model.safetensors')
+    for name in names:
+        if os.path.isfile(os.path.join(path, name)):
+            return os.path.join(path, name)
+    raise FileNotFoundError(f'{path}: holds neither {names[0]} nor {names[1]}')
+
+
 def init_backbone(
     model: ReIDResNet | ReIDBackbone, init_from: str | os.PathLike[str] = 'timm/resnet50.a1_in1k'
 ) -> InitReport:
     """Fill the backbone of `model` with trained weights, and with it all else that the source has and fits.
 
+    From a re-identification network that is its neck, its pooling, and each attention of the same kind, whole or not at
+    all. From released weights of this package, given by name, it is no attention: the trunk, which all have alike.
+
     Args:
         model: the model to fill, changed in place. It may have other input channels than the source.
-        init_from: a checkpoint file (safetensors, or a torch file of tensors), a repository of the Hugging Face Hub
-            (`timm/resnet50.a1_in1k`, `org/name@revision`), or a timm model with weights (`resnet50.a1_in1k`).
+        init_from: a checkpoint file (safetensors, or a torch file of tensors), the folder of a run or a model, a
+            repository of the Hugging Face Hub (`timm/resnet50.a1_in1k`, `org/name@revision`), or a model with weights,
+            of timm or of this package (`resnet50.a1_in1k`, `dpa_resnet50.rendered`).
 
     Returns:
         The names that were filled, that were not, and that were not used.
@@ -77,8 +100,8 @@ def init_backbone(
     source = os.fspath(init_from)
     # position embeddings are resampled by timm while it loads them
     size = {'img_size': model.backbone_args['img_size']} if 'img_size' in getattr(model, 'backbone_args', {}) else {}
-    if os.path.isfile(source):
-        weights = _read_checkpoint(source)
+    if os.path.exists(source):
+        weights = _read_checkpoint(find_weights(source))
     elif looks_like_file(source):
         raise FileNotFoundError(f'{source}: no such checkpoint file')
     elif source.startswith(('hf-hub:', 'hf_hub:')) or source.count('/') == 1:
@@ -95,6 +118,13 @@ def init_backbone(
     if stem in weights and weights[stem].shape[1] != state[stem].shape[1]:
         weights[stem] = adapt_input_conv(state[stem].shape[1], weights[stem])
     fitting = {name: value for name, value in weights.items() if name in state and value.shape == state[name].shape}
+    trunk_only = is_released(source)
+    # parts of different attentions share names and some shapes
+    attentions = {match.group(1) for name in (*state, *weights) if (match := _ATTENTION.match(name))}
+    for part in attentions:
+        own, theirs = ({name for name in names if name.startswith(f'{part}.')} for names in (state, weights))
+        if trunk_only or own != theirs or not own <= fitting.keys():
+            fitting = {name: value for name, value in fitting.items() if name not in own}
     not_filled = tuple(prefix + name for name in state if name not in fitting)
     foreign = [name for name in not_filled if not _OWN_PARTS.match(name)]
     if prefix:

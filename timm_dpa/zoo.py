@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import timm
 import torch
 from timm.models import get_arch_pretrained_cfgs, list_models
 from torch.utils.flop_counter import FlopCounterMode
 
+from .downloads import read_manifest
 from .dpa_resnet import ReIDResNet
 
 __all__ = ['count_macs', 'zoo_table']
@@ -36,10 +38,14 @@ def zoo_table(pattern: str = '*', markdown: bool = False) -> str:
     names = list_models(pattern, module='dpa_resnet')
     if not names:
         raise ValueError(f'no model is called {pattern}; timm-dpa models lists all')
-    rows = [_COLUMNS]
+    rows, released = [_COLUMNS], read_manifest()
     for name in sorted(names, key=lambda name: (int(name.rpartition('resnet')[2]), name)):
         model: ReIDResNet = timm.create_model(name, device='meta').eval()
-        tags = [tag.partition('.')[2] for tag, cfg in get_arch_pretrained_cfgs(name).items() if cfg.has_weights]
+        tags = [
+            tag.partition('.')[2] + _describe_sources(released.get(tag, {}).get('trained_on'))
+            for tag, cfg in get_arch_pretrained_cfgs(name).items()
+            if cfg.has_weights
+        ]
         rows.append(
             (
                 name,
@@ -59,6 +65,16 @@ def zoo_table(pattern: str = '*', markdown: bool = False) -> str:
         return '\n'.join('  '.join(line).rstrip() for line in lines)
     rule = ['-' * (w - 1) + ':' if i in numeric else '-' * w for i, w in enumerate(widths)]
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in [lines[0], rule, *lines[1:]])
+
+
+def _describe_sources(sources: list[dict[str, Any]] | None) -> str:
+    """What weights were trained on, in brackets; nothing where that is not recorded."""
+    if not sources:
+        return ''
+    synthetic = [source['name'] for source in sources if source['synthetic']]
+    kind = 'rendered images' if all('rendered' in name for name in synthetic) else 'synthetic images'
+    real = list(dict.fromkeys(source['name'] for source in sources if not source['synthetic']))
+    return f' ({" and ".join([*[kind][: len(synthetic)], *real])}{"" if real else " only"})'
 
 
 @contextmanager

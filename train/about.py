@@ -1,7 +1,8 @@
 """`dataset.json`: what a data set says of itself. Drawn and rendered sets have one; anyone may write one by hand.
 
 `{"name": "...", "description": "one or two sentences", "synthetic": true}`, and, where the layout's own protocol is
-not the one that fits, `"protocol": "first-last"` or another of `timm_dpa.train.datasets.PROTOCOLS`.
+not the one that fits, `"protocol": "first-last"` or another of `timm_dpa.train.datasets.PROTOCOLS`. For images of
+somebody, `"license": "CC BY 3.0"` and `"credit": "whom to name"` as well.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ['ABOUT_FILE', 'read_about', 'write_about']
+__all__ = ['ABOUT_FILE', 'load_about', 'read_about', 'write_about']
 
 ABOUT_FILE = 'dataset.json'
-_KEYS = {'name': str, 'description': str, 'synthetic': bool, 'protocol': str}
+_KEYS = {'name': str, 'description': str, 'synthetic': bool, 'protocol': str, 'license': str, 'credit': str}
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -23,8 +24,15 @@ def read_about(folder: Path) -> dict[str, Any]:
         ValueError: it cannot be read, or has other keys or types.
     """
     path = folder / ABOUT_FILE
-    if not path.is_file():
-        return {}
+    return load_about(path) if path.is_file() else {}
+
+
+def load_about(path: Path) -> dict[str, Any]:
+    """Read a file of the form of `dataset.json`.
+
+    Raises:
+        ValueError: it cannot be read, or has other keys or types.
+    """
     try:
         about = json.loads(path.read_text(encoding='utf-8'))
     except (ValueError, OSError) as error:
@@ -32,14 +40,13 @@ def read_about(folder: Path) -> dict[str, Any]:
     wrong = not isinstance(about, dict) or [k for k, v in about.items() if not isinstance(v, _KEYS.get(k, ()))]
     if wrong:
         raise ValueError(
-            f'{path}: wants name, description and protocol (texts) and synthetic (true or false), and nothing else'
+            f'{path}: wants name, description, license, credit and protocol (texts) and synthetic (true or false), or '
+            'some of them, and nothing else'
         )
     return about
 
 
-def write_about(folder: Path, name: str, description: str, synthetic: bool, protocol: str | None = None) -> None:
-    """Write `dataset.json`; `protocol` is for a set that is not evaluated as its layout usually is."""
-    about = {'name': name, 'description': description, 'synthetic': synthetic}
-    if protocol is not None:
-        about['protocol'] = protocol
+def write_about(folder: Path, name: str, description: str, synthetic: bool, **more: str) -> None:
+    """Write `dataset.json`; `more` is `license`, `credit`, and `protocol` of a set that its layout's does not fit."""
+    about = {'name': name, 'description': description, 'synthetic': synthetic, **more}
     (folder / ABOUT_FILE).write_text(json.dumps(about, indent=2) + '\n', encoding='utf-8')

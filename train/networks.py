@@ -16,9 +16,9 @@ from timm.models import get_pretrained_cfg, is_model, is_model_pretrained, list_
 from torch import nn
 
 from timm_dpa import init_backbone, load_weights
-from timm_dpa.downloads import WeightsError, explain, is_released
+from timm_dpa.downloads import WeightsError, explain, file_sha256, is_released, read_manifest
 from timm_dpa.dpa_resnet import ReIDResNet
-from timm_dpa.init_weights import looks_like_file
+from timm_dpa.init_weights import find_weights, looks_like_file
 from timm_dpa.reid_timm import ReIDBackbone
 
 from .recipe import ModelRecipe
@@ -27,6 +27,7 @@ __all__ = [
     'brings_weights',
     'create_network',
     'pretrained_origin',
+    'released_start',
     'save_model_folder',
     'start_network',
     'write_model_folder',
@@ -108,21 +109,20 @@ def start_network(model: nn.Module, recipe: ModelRecipe) -> list[str]:
     if recipe.init_from and not (recipe.init_from == 'imagenet' and (brought or recipe.checkpoint)):
         done.append(f'backbone: {init_backbone(model, _source(recipe))}')
     if recipe.checkpoint:
-        path = Path(recipe.checkpoint)
-        if path.is_dir():  # of a run, or of its model
-            names = ('model/model.safetensors', 'model.safetensors')
-            found = [path / name for name in names if (path / name).is_file()]
-            if not found:
-                raise FileNotFoundError(f'{path}: holds neither {names[0]} nor {names[1]}')
-            path = found[0]
+        path = find_weights(recipe.checkpoint)
         load_weights(model, path)
         done.append(f'all but the classifier: {path}')
     return done or [f'{recipe.name}: its own weights' if brought else 'random weights']
 
 
 def _source(recipe: ModelRecipe) -> str:
-    if recipe.init_from != 'imagenet':
-        return recipe.init_from
+    source = recipe.init_from
+    if source != 'imagenet':
+        if source in list_models(module='dpa_resnet') and not os.path.exists(source):
+            tags = [name for name, entry in read_manifest().items() if entry['architecture'] == source]
+            which = f'say which of its weights ({", ".join(tags)})' if tags else 'has no released weights'
+            raise ValueError(f'model.init_from={source}: {which}')
+        return source
     if not _is_ours(recipe.name):
         if is_model_pretrained(recipe.name):
             return recipe.name
@@ -136,11 +136,33 @@ def pretrained_origin(recipe: ModelRecipe) -> str | None:
     if recipe.init_from and not (recipe.checkpoint or brings_weights(recipe.name)):
         source = _source(recipe)
         if is_model_pretrained(source):  # the repository of timm's own weights
-            source = get_pretrained_cfg(source).hf_hub_id
+            source = get_pretrained_cfg(source).hf_hub_id or ''
     elif not source.startswith(('hf-hub:', 'hf_hub:')):
         return None
     source = source.removeprefix('hf-hub:').removeprefix('hf_hub:').partition('@')[0]
     return source if source.count('/') == 1 and not looks_like_file(source) and not Path(source).exists() else None
+
+
+def released_start(recipe: ModelRecipe) -> str | None:
+    """`architecture.tag` of the weights of this package that the recipe starts from; None for all others.
+
+    Known by their name, or by the content of their file.
+    """
+    if recipe.init_from in (None, 'imagenet') and brings_weights(recipe.name):
+        start = recipe.checkpoint or recipe.name
+    elif recipe.checkpoint or not brings_weights(recipe.name):  # else it has something of two
+        start = recipe.checkpoint or recipe.init_from
+    else:
+        return None
+    manifest = read_manifest()
+    if start is None or start in manifest:
+        return start
+    try:
+        weights = find_weights(start.removeprefix('local-dir:'))
+        size = os.path.getsize(weights)
+    except OSError:
+        return None
+    return next((n for n, e in manifest.items() if e['size'] == size and e['sha256'] == file_sha256(weights)), None)
 
 
 def save_model_folder(

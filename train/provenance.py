@@ -20,8 +20,9 @@ def describe_data(data: ReIDData) -> dict[str, Any]:
     """What a data set is, without paths of this machine.
 
     Returns:
-        `name` and, where the set says so, `description` and `synthetic`; `layout`; and for `train` and `test` each
-        `images`, `identities` and `revision`: a SHA-256 of names, sizes, vehicles and cameras, 16 hexadecimal digits.
+        `name` and, where the set says so, `description`, `synthetic`, `license` and `credit`; `layout`; and for `train`
+        and `test` each `images`, `identities` and `revision`: a SHA-256 of names, sizes, vehicles and cameras, 16
+        hexadecimal digits.
 
     Raises:
         ValueError: a `dataset.json` that cannot be read, or with other keys or types.

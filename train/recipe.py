@@ -22,8 +22,8 @@ class ModelRecipe:
 
     Attributes:
         name: one of our models, or any timm backbone, which gets GeM, neck and classifier.
-        init_from: weights for the backbone: `imagenet` for those of timm, a file, a Hub repository, or a timm name;
-            null for random ones.
+        init_from: weights for the backbone: `imagenet` for those of timm, a file, the folder of a run or a model, a Hub
+            repository, a timm name, or released weights of ours (`dpa_resnet50.rendered`); null for random ones.
         checkpoint: weights of the same model to fine-tune (a file, or the folder of a run); after `init_from`.
         args: further arguments of `timm.create_model`, such as `{attn_stages: [2, 3]}`.
     """

@@ -144,6 +144,7 @@ class TestWrongUse:
             (['--models', 'se_resnet18', '--test', 'STREET', 'STREET'], 'another test is called street, too'),
             (['--models', 'se_resnet18', 'model.args={ibn: true}'], 'a tag cannot say options'),
             (['--models', 'se_resnet18', '--init', 'imagenet'], '--license'),
+            (['--models', 'se_resnet18', '--init', 'dpa_resnet50'], 'say which of its weights (dpa_resnet50.'),
         ],
     )
     def test_shows_before_the_work(self, data, street, tmp_path, capsys, argv, message):

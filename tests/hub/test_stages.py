@@ -16,7 +16,8 @@ from tests.support.vehicles import write_vehicles
 from timm_dpa.cli import main
 from timm_dpa.hub.cards import read_command
 from timm_dpa.hub.model_folder import build_folder
-from timm_dpa.hub.stages import all_synthetic, describe_stages, find_run, training_stages
+from timm_dpa.hub.stages import all_synthetic, describe_stages, find_run, training_stages, write_recipes
+from timm_dpa.hub.weights import MODELS
 from timm_dpa.train.loop import train
 from timm_dpa.train.provenance import write_about
 
@@ -74,6 +75,15 @@ class TestCard:
         weights, again = (load_file(path / 'model.safetensors') for path in (run / 'model', Path('runs/two/model')))
         assert weights.keys() == again.keys()
         assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+    def test_trunk_of_a_run_of_another_architecture(self, trained, data, tmp_path):
+        settings = ['schedule.epochs=1', 'run.evaluate_every=0', 'model.name=se_resnet18', f'model.init_from={trained}']
+        args = 'model.args={layers: [1, 1, 1, 1], channels: [8, 16, 32, 64]}'
+        train(quick(*settings, args), data, tmp_path / 'run')
+        log = (tmp_path / 'run' / 'run.log').read_text()
+        assert f'tensors from {trained}; keep their initial values: fc, layer3.attn; not used: layer3.attn' in log
+        text = describe_stages(training_stages(tmp_path / 'run'))
+        assert '2. 1 epoch at 32 x 32 pixels from the trunk of that `dpa_resnet18`: the same images.' in text
 
     def test_other_images_of_a_later_stage(self, trained, second, tmp_path):
         other = write_vehicles(tmp_path / 'street', identities=9)
@@ -165,8 +175,56 @@ class TestStart:
 
     def test_released_weights_are_named_too(self, trained, tmp_path):
         stages = training_stages(changed(trained, tmp_path / 'run', name='dpa_resnet50.rendered'))
-        assert not all_synthetic(stages)  # the card of a release need not say so
-        assert 'started from the weights `dpa_resnet50.rendered` of timm-dpa.' in describe_stages(stages)
+        assert all_synthetic(stages)  # as the manifest says
+        text = describe_stages(stages)
+        assert text.startswith(
+            'Training started from the weights `dpa_resnet50.rendered` of timm-dpa, which were trained'
+        )
+        assert (
+            'trained on 36,000 synthetic images of 3,000 vehicles ("timm-dpa rendered vehicles").\n\nThen 2 epoch'
+            in text
+        )
+
+    def test_trunk_of_released_weights_of_another_architecture(self, trained, tmp_path):
+        """By their name, or by a file of the same content."""
+        model = {'name': 'se_resnet50', 'args': {}}
+        starts = ['dpa_resnet50.rendered', str(MODELS / 'dpa_resnet50.rendered')]
+        stages = [training_stages(changed(trained, tmp_path / str(k), init_from=starts[k], **model)) for k in (0, 1)]
+        texts = [describe_stages(each) for each in stages]
+        assert texts[0] == texts[1]
+        trunk = 'the trunk (all but attention and classifier) of the weights `dpa_resnet50.rendered`'
+        assert texts[0].startswith(f'Training started from {trunk} of timm-dpa')
+        assert all(all_synthetic(each) for each in stages)
+        for each in stages:
+            write_recipes(each, tmp_path, 'x')
+            assert 'init_from: dpa_resnet50.rendered\n' in (tmp_path / 'recipe.yaml').read_text()
+
+    def test_trunk_is_what_their_name_gives_the_same_architecture_too(self, trained, tmp_path):
+        """For models that are to be compared; their file gives all of them."""
+        model = {'name': 'dpa_resnet50', 'args': {}}
+        texts, recipes = [], []
+        for start in ('dpa_resnet50.rendered', str(MODELS / 'dpa_resnet50.rendered')):
+            stages = training_stages(changed(trained, tmp_path / str(len(texts)), init_from=start, **model))
+            texts.append(describe_stages(stages))
+            write_recipes(stages, tmp_path, 'x')
+            recipes.append(yaml.safe_load((tmp_path / 'recipe.yaml').read_text())['model'])
+        assert texts[0].startswith('Training started from the trunk')
+        assert texts[1].startswith('Training started from the weights `dpa_resnet50.rendered`')
+        assert (recipes[0]['name'], recipes[0]['init_from']) == ('dpa_resnet50', 'dpa_resnet50.rendered')
+        assert (recipes[1]['name'], recipes[1]['init_from']) == ('dpa_resnet50.rendered', None)
+
+    def test_something_of_two_weights_is_of_unknown_origin(self, trained, tmp_path):
+        model = {'name': 'dpa_resnet50.rendered', 'init_from': 'gone/weights.pth', 'args': {}}
+        stages = training_stages(changed(trained, tmp_path / 'run', **model))
+        assert not all_synthetic(stages)
+        assert 'from weights whose own training data are not recorded' in describe_stages(stages)
+
+    def test_an_architecture_alone_does_not_say_which(self, trained, tmp_path):
+        stages = training_stages(changed(trained, tmp_path / 'run', init_from='dpa_resnet50'))
+        with pytest.raises(
+            ValueError, match=r'init_from=dpa_resnet50: say which of its weights \(dpa_resnet50\.rendered'
+        ):
+            all_synthetic(stages)
 
     def test_runs_in_a_circle_end(self, trained, tmp_path):
         one = changed(trained, tmp_path / 'one', checkpoint=str(tmp_path / 'two'))
