@@ -161,7 +161,7 @@ def describe_release(folder: str | os.PathLike[str], tag: str, repo: str) -> Rel
     return dataclasses.replace(release, cfg=cfg)
 
 
-_DEFAULTS = (('in_chans', 3), ('global_pool', 'gem'))
+_DEFAULTS = (('in_chans', 3), ('global_pool', 'gem'), ('whiten', True))  # weights bring a whitening along
 
 
 def _as_json(value: Any) -> Any:

@@ -31,6 +31,8 @@ from timm.models import (
 )
 from torch import nn
 
+from .whitening import holds_whitening
+
 __all__ = [
     'ORG_VARIABLE',
     'MissingWeightsError',
@@ -96,7 +98,8 @@ def packaged_weights(name: str) -> Path | None:
 def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
     """`timm.models.build_model_with_cfg`, but weights from the Hub, or of this package, are checked first.
 
-    A registered tag must have the SHA-256 that the manifest states; any other repository the one that the Hub states.
+    Weights that hold a whitening make a model that has one. A registered tag must have the SHA-256 that the manifest
+    states; any other repository the one that the Hub states.
     Names and shapes of the weights must be those of the model, but for a classifier that is to be replaced.
 
     Raises:
@@ -114,6 +117,8 @@ def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any)
     source = name if found and cfg.file else cfg.hf_hub_id or cfg.file or name
     if found is not None:
         overlay.update(file=str(found), source='')
+        if holds_whitening(found):
+            kwargs.setdefault('whiten', True)
 
     def check(weights: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
         _check_fits(weights, model, source, cfg.num_classes)

@@ -23,6 +23,7 @@ from .attention import create_stage_attn
 from .downloads import ORG_VARIABLE, build_checked, hub_repository, packaged_weights, read_manifest
 from .norm import InstanceBatchNorm2d, VectorBatchNorm
 from .pooling import GeMPool
+from .whitening import Whitening
 
 __all__ = [
     'GlobalGeMPool',
@@ -61,7 +62,7 @@ class ReIDResNet(ResNet):
     """timm's ResNet as a re-identification network.
 
     The embedding, the output with `num_classes=0` and of `forward_head(x, pre_logits=True)`, is taken after the neck
-    and is not normalised. A classifier of `num_classes` identities follows it for training.
+    (and the whitening) and is not normalised. A classifier of `num_classes` identities follows it for training.
 
     Args:
         block, layers: as in timm's `ResNet`, and so are all arguments that are not listed here.
@@ -79,6 +80,7 @@ class ReIDResNet(ResNet):
             makes the output a map `(B, C, H, W)`.
         ibn: IBN-a (Pan et al., ECCV 2018): the first norm of each block of stages 1-3 is instance norm on half of its
             channels, `InstanceBatchNorm2d`. ImageNet weights of a plain ResNet do not fit.
+        whiten: a fixed linear map after the neck, see `Whitening`. Weights that hold one bring it along.
 
     Raises:
         ValueError: unknown `attn_layer`, a stage outside of 1-4, `attn_blocks` that a stage does not have, another
@@ -98,6 +100,7 @@ class ReIDResNet(ResNet):
         last_stride: int = 1,
         stem_pool_ceil: bool = False,
         ibn: bool = False,
+        whiten: bool = False,
         device=None,
         dtype=None,
         **kwargs: Any,
@@ -142,6 +145,8 @@ class ReIDResNet(ResNet):
 
         self.has_neck = False
         self.neck: nn.Module = nn.Identity()
+        self.has_whitening = whiten
+        self.whiten: nn.Module = nn.Identity()
         self._build_head(num_classes, global_pool)
 
     def _remove_last_stride(self) -> None:
@@ -167,10 +172,11 @@ class ReIDResNet(ResNet):
                 self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
         width = self.num_features * self.global_pool.feat_mult()
         if not global_pool:
-            self.neck = nn.Identity()
+            self.neck, self.whiten = nn.Identity(), nn.Identity()
         elif not self.has_neck or width != self.head_hidden_size:
             # without a bias: embeddings of a cosine metric want no offset, the released one is frozen at 0
             self.neck = VectorBatchNorm(width, bias=False, **dd)
+            self.whiten = Whitening(width, **dd) if self.has_whitening else nn.Identity()
         self.has_neck = bool(global_pool)
         self.num_classes = num_classes
         self.head_hidden_size = width
@@ -216,7 +222,7 @@ class ReIDResNet(ResNet):
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """From the last map `(B, C, H, W)` the embedding `(B, head_hidden_size)`, or the logits `(B, num_classes)`."""
         x = self.global_pool(x)
-        x = self.neck(x)
+        x = self.whiten(self.neck(x))
         if self.drop_rate:
             x = F.dropout(x, p=float(self.drop_rate), training=self.training)
         return x if pre_logits else self.fc(x)

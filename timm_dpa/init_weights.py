@@ -16,11 +16,12 @@ from torch import nn
 from .downloads import WeightsError, difference, explain, is_released
 from .dpa_resnet import ReIDResNet
 from .reid_timm import ReIDBackbone
+from .whitening import WHITENING_KEY, add_whitening
 
 __all__ = ['InitReport', 'find_weights', 'init_backbone', 'load_weights']
 
 #: parts of a ReIDResNet that an ImageNet ResNet does not have
-_OWN_PARTS = re.compile(r'^(layer\d\.attn(?:_\d+)?|neck|fc|global_pool)\.')
+_OWN_PARTS = re.compile(r'^(layer\d\.attn(?:_\d+)?|neck|whiten|fc|global_pool)\.')
 _ATTENTION = re.compile(r'^(layer\d\.attn(?:_\d+)?)\.')
 #: parts that both have
 _BACKBONE = re.compile(r'^(conv1|bn1|maxpool|layer\d)\.')
@@ -153,7 +154,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Load a checkpoint of the same model from a file, but for a classifier of another number of identities.
 
     Args:
-        model: changed in place, or not at all where an error is raised.
+        model: changed in place, or not at all where an error is raised. Weights that hold a whitening give it one.
         path: safetensors, or a torch file of tensors (nothing else is unpickled).
 
     Raises:
@@ -163,6 +164,8 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{os.fspath(path)}: no such checkpoint file')
     weights = _read_checkpoint(os.fspath(path))
+    if WHITENING_KEY in weights:
+        add_whitening(model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     classifier = model.get_classifier(name_only=True) if hasattr(model, 'get_classifier') else 'fc'
     prefixes = tuple(f'{name}.' for name in ([classifier] if isinstance(classifier, str) else classifier))

@@ -15,6 +15,7 @@ from torch import nn
 from .downloads import build_checked
 from .dpa_resnet import GlobalGeMPool
 from .norm import VectorBatchNorm
+from .whitening import Whitening
 
 __all__ = ['ReIDBackbone', 'reid_timm']
 
@@ -29,6 +30,7 @@ class ReIDBackbone(nn.Module):
         num_classes: identities of the classifier; 0 makes the embedding the output.
         global_pool: of maps, `'gem'` or a pooling of timm (`'avg'`, `'max'`, `'avgmax'`, `'catavgmax'`).
         backbone_args: further arguments of the backbone, such as `{'img_size': 256}`.
+        whiten: a fixed linear map after the neck, see `Whitening`.
 
     Raises:
         ValueError: no such model in timm.
@@ -42,6 +44,7 @@ class ReIDBackbone(nn.Module):
         in_chans: int = 3,
         drop_rate: float = 0.0,
         backbone_args: dict[str, Any] | None = None,
+        whiten: bool = False,
         device=None,
         dtype=None,
     ) -> None:
@@ -53,6 +56,7 @@ class ReIDBackbone(nn.Module):
             'global_pool': global_pool,
             'drop_rate': drop_rate,
             'backbone_args': self.backbone_args,
+            **({'whiten': True} if whiten else {}),
         }
         try:
             self.backbone = timm.create_model(backbone, num_classes=0, in_chans=in_chans, **self.backbone_args)
@@ -79,6 +83,7 @@ class ReIDBackbone(nn.Module):
             with torch.no_grad():
                 self.head_hidden_size = self.backbone.forward_head(features, pre_logits=True).shape[1]
         self.neck = VectorBatchNorm(self.head_hidden_size, bias=False)
+        self.whiten: nn.Module = Whitening(self.head_hidden_size) if whiten else nn.Identity()
         self.reset_classifier(num_classes)
         self.to(device=device, dtype=dtype)
 
@@ -119,7 +124,7 @@ class ReIDBackbone(nn.Module):
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """The embedding `(B, head_hidden_size)`, or the logits `(B, num_classes)`."""
-        x = self.neck(self.global_pool(x))
+        x = self.whiten(self.neck(self.global_pool(x)))
         if self.drop_rate:
             x = F.dropout(x, p=float(self.drop_rate), training=self.training)
         return x if pre_logits else self.fc(x)

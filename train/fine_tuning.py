@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 #: ours, after a stage or a block; blocks of transformers have an attn of their own
-_NEW = re.compile(r'(?:neck|fc|layer\d\.attn(?:_\d+)?)\.')
+_NEW = re.compile(r'(?:neck|whiten|fc|layer\d\.attn(?:_\d+)?)\.')
 
 
 def in_trunk(name: str) -> bool:

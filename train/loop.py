@@ -51,6 +51,7 @@ from .samplers import IdentitySampler
 from .schedule import LearningRate, create_optimizer, early_size, freeze_backbone
 from .task import ReIDTask
 from .transforms import train_transform
+from .whitening import fit_whitening
 
 __all__ = ['TrainResult', 'train']
 
@@ -127,6 +128,10 @@ class _Run:
         self.evaluates = len(self.data.test) > 0
         if self.evaluates:  # what is wrong shows before the work
             check_protocol(self.data, data.protocol, data.draws, data.exclude_same_camera)
+        if recipe.run.whiten is not None and not recipe.run.whiten > 0:
+            raise ValueError(f'run.whiten must be above 0, not {recipe.run.whiten}; null for none')
+        if recipe.run.whiten_images < 1:
+            raise ValueError(f'run.whiten_images must be at least 1, not {recipe.run.whiten_images}')
         if recipe.run.log_every < 1:
             raise ValueError(f'run.log_every must be at least 1, not {recipe.run.log_every}')
         if recipe.run.ema is not None and not 0 <= recipe.run.ema < 1:
@@ -560,10 +565,37 @@ class _Run:
         row = {'epoch': self.epoch + 1, 'step': self.step, 'seconds': self.seconds}
         row |= {key: value / batches for key, value in self.sums.items() if key != 'batches'}
         if self._evaluation_due():
-            row = self._measured(row, self._evaluated_model(), self.epoch + 1)
+            row = self._measured(row, self._whitened(self._evaluated_model()), self.epoch + 1)
         elif self._final_epoch() and not self.evaluates:
-            self._keep_best(self._evaluated_model(), None, self.epoch + 1)
+            self._keep_best(self._whitened(self._evaluated_model()), None, self.epoch + 1)
         return row
+
+    def _whitened(self, model: nn.Module) -> nn.Module:
+        """In the last epoch a copy whose embeddings are whitened, if the recipe says so."""
+        run = self.recipe.run
+        if run.whiten is None or not self._final_epoch():
+            return model
+        model = copy.deepcopy(model)
+        self.loader, self.loaded_size = None, None  # its processes end before others begin
+        images = self.sources.images(self.data_config, replace(self.recipe.augment, erasing=0.0))
+        seen = fit_whitening(model, self._batches_beyond(images, run.whiten_images), run.whiten, self.autocast)
+        if self.processes.world_size > 1:
+            torch.distributed.broadcast(model.whiten.matrix, 0)
+        self.log.say(f'whitening fitted to {seen} images')
+        return model
+
+    def _batches_beyond(self, images: Dataset, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches of at least `count` images, those of the epochs after the last one."""
+        loader, epoch = self._loader(images), self.recipe.schedule.epochs
+        while count > 0:
+            self.sampler.set_epoch(epoch)
+            self.batches.first = 0
+            for pixels, labels, _ in loader:
+                yield pixels, labels
+                count -= self.recipe.batch.size
+                if count <= 0:
+                    break
+            epoch += 1
 
     def _measured(self, row: dict[str, Any], model: nn.Module, epoch: int) -> dict[str, Any]:
         """The row with the metrics of the test part; the model is kept where it is the best so far."""

@@ -20,6 +20,7 @@ from timm_dpa.downloads import WeightsError, explain, file_sha256, is_released, 
 from timm_dpa.dpa_resnet import ReIDResNet
 from timm_dpa.init_weights import find_weights, looks_like_file
 from timm_dpa.reid_timm import ReIDBackbone
+from timm_dpa.whitening import WHITENING_KEY, Whitening, add_whitening
 
 from .recipe import ModelRecipe
 
@@ -183,8 +184,12 @@ def save_model_folder(
         model = timm.create_model(recipe.name, num_classes=0, **recipe.args)
     else:
         model = create_network(ModelRecipe(name=recipe.name, args=recipe.args), 0, image_size)
+    if WHITENING_KEY in weights:
+        add_whitening(model)
     model.load_state_dict({name: value for name, value in weights.items() if not name.startswith('fc.')})
-    model_args = model.model_args if isinstance(model, ReIDBackbone) else dict(recipe.args)
+    model_args = dict(model.model_args if isinstance(model, ReIDBackbone) else recipe.args)
+    if isinstance(model.whiten, Whitening):
+        model_args['whiten'] = True
     write_model_folder(model, model_args, image_size, folder)
 
 

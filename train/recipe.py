@@ -233,6 +233,9 @@ class RunRecipe:
             the classifier not. Checkpoints to go on from hold the trained ones.
         compare_start: evaluate the weights that the run starts from as well, as epoch 0; they stay the run's model
             where no trained ones have a higher mAP on the test part.
+        whiten: shrinkage of the whitening that the final model gets, fitted to training images, see
+            `timm_dpa.train.whitening`; 3 suits weights that see new footage, null for none.
+        whiten_images: so many training images are taken for it, in whole batches.
     """
 
     seed: int = 0
@@ -247,6 +250,8 @@ class RunRecipe:
     log_every: int = 20
     tensorboard: bool = True
     flip: bool = False
+    whiten: float | None = None
+    whiten_images: int = 4096
     interpolate: float = 1.0
     compare_start: bool = False
 

@@ -16,7 +16,7 @@ from .recipe import OptimRecipe, ScheduleRecipe
 __all__ = ['LearningRate', 'create_optimizer', 'early_size', 'freeze_backbone']
 
 #: parts of our networks that are new, beside the attention
-_HEAD = ('global_pool.', 'neck.', 'fc.')
+_HEAD = ('global_pool.', 'neck.', 'whiten.', 'fc.')
 #: ours, after a stage or a block; blocks of transformers have an attn of their own
 _ATTENTION = re.compile(r'layer\d\.attn(?:_\d+)?\.')
 

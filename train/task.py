@@ -113,7 +113,7 @@ class _Network(nn.Module):
         self, images: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         before = self.model.global_pool(self.model.forward_features(images))
-        after = self.model.neck(before)
+        after = self.model.whiten(self.model.neck(before))
         if self.model.drop_rate:
             after = F.dropout(after, p=float(self.model.drop_rate), training=self.training)
         if self.logits is None:

@@ -10,6 +10,7 @@ from timm_dpa.train.synthetic.camera import aim
 from timm_dpa.train.synthetic.casters import CASTERS, Caster, draw_caster
 from timm_dpa.train.synthetic.dataset import Plan, render_identity
 from timm_dpa.train.synthetic.flights import draw_flight
+from timm_dpa.train.synthetic.ground import draw_patch
 from timm_dpa.train.synthetic.materials import shade
 from timm_dpa.train.synthetic.poses import draw_pose
 from timm_dpa.train.synthetic.rendering import Setting, render
@@ -188,6 +189,23 @@ class TestKinds:
             plates += plate.sum() > 30 and body.length > 3
         assert lamps >= 10
         assert plates >= 8
+
+
+class TestGround:
+    def test_places_keep_their_tone_and_no_two_visits_look_alike(self, flights):
+        for flight in flights[:24]:
+            place, low = flight.place, np.array([100.0, -2.0])
+            visits = [draw_patch(place, low, low + np.array([6, 4]), 0.03, np.random.default_rng(n)) for n in range(6)]
+            base = ((np.array(place.base) / 255 + 0.055) / 1.055) ** 2.4
+            # markings and what is beside the road are the place's own
+            medians = np.array([np.median(visit, axis=(0, 1)) for visit in visits])
+            assert (np.ptp(np.log(medians), axis=0) < 0.45).all()
+            if place.kind in ('yard', 'gravel'):
+                assert np.abs(np.log(medians / base)).max() < 0.4
+            fine = [np.log(visit[..., 1] / np.roll(visit[..., 1], 1, 0)).std() for visit in visits]
+            assert max(fine) > 1.1 * min(fine)
+            assert np.isfinite(visits).all()
+            assert np.min(visits) > 0
 
 
 @pytest.fixture(scope='module')
