@@ -32,9 +32,11 @@ def dress(identity: Identity, body: Body) -> Atlas:
     _lamps(identity, body, atlas)
     _wheel_arches(body, atlas)
     _over_paint(identity, body, atlas)
+    rng = np.random.default_rng(identity.grain)
     if 'dirt' in identity.details:
-        values = identity.details['dirt']
-        atlas.spots(np.random.default_rng(identity.grain), 0.25 + 0.45 * values['s'], (112, 100, 84))
+        atlas.spots(rng, 0.25 + 0.45 * identity.details['dirt']['s'], (112, 100, 84), 0.08)
+    else:  # dust of the road, and paint that has seen some years
+        atlas.spots(rng, rng.uniform(0.0, 0.16), (120, 112, 100), rng.uniform(0.01, 0.06))
     return atlas
 
 

@@ -95,25 +95,28 @@ def draw_patch(
     image = Image.new('RGB', (width, height), place.base)
     pen = _Pen(image, low, texel)
     _PATTERNS[place.kind](place, low, high, pen)
+    own = np.random.default_rng([place.seed, 35]) if steady else rng
     if steady:
         _lasting_stains(place, low, high, pen)
     else:
-        for _ in range(int(rng.integers(0, 4))):  # oil and repairs
-            x, y = low + (high - low) * rng.uniform(0, 1, 2)
-            rx, ry = rng.uniform(0.1, 0.5, 2)
-            tone = tuple(int(v * rng.uniform(0.72, 0.95)) for v in place.base)
-            pen.blot(x, y, rx, ry, tone, round_=rng.uniform() < 0.6)
-    pixels = LINEAR[np.asarray(image)]
+        _wear(place, ImageDraw.Draw(image), low, high, texel, rng)
+    drawn = np.asarray(image)
+    pixels = LINEAR[drawn]
     fine = rng.standard_normal((height, width), np.float32)
-    pixels *= (1 + 0.07 * (1 + place.rough) * fine)[..., None]
-    for size, amount in ((2.5, 0.10), (0.35, 0.06)):  # metres
+    # what is beside the road is grass or soil; how rough all of it looks differs with the sun and the camera
+    loose = (drawn == np.array(place.beside, np.uint8)).all(-1) if place.kind != 'gravel' else np.float32(1)
+    strength = np.exp(own.normal(0, 0.4, 4))
+    pixels *= (1 + (0.07 * (1 + place.rough) * strength[0] + 0.16 * strength[1] * loose) * fine)[..., None]
+    for size, amount in ((2.5, 0.10 * strength[2]), (0.35, 0.06 * strength[3]), (0.12, 0.05 * strength[1])):  # metres
+        if size < 1.5 * texel:
+            continue
         if steady:
             cloud = _lasting_cloud(place.seed, low, texel, (height, width), size)
         else:
             cells = (max(2, int((high[0] - low[0]) / size) + 2), max(2, int((high[1] - low[1]) / size) + 2))
             coarse = Image.fromarray(rng.standard_normal((cells[1], cells[0]), np.float32))
             cloud = np.asarray(coarse.resize((width, height), Image.Resampling.BILINEAR))
-        pixels *= (1 + amount * (0.4 + place.rough) * cloud)[..., None]
+        pixels *= (1 + amount * (0.4 + place.rough + loose * 0.8) * cloud)[..., None]
     return np.maximum(pixels, 0.003)
 
 
@@ -147,6 +150,52 @@ def _lasting_cloud(seed: int, low: np.ndarray, texel: float, shape: tuple[int, i
     rows, columns = rows - rows[0], columns - columns[0]
     tall = lattice[rows] * (1 - b)[:, None] + lattice[rows + 1] * b[:, None]
     return tall[:, columns] * (1 - a) + tall[:, columns + 1] * a
+
+
+def _wear(
+    place: Place, pen: ImageDraw.ImageDraw, low: np.ndarray, high: np.ndarray, texel: float, rng: np.random.Generator
+) -> None:
+    """Oil, repairs, joints, cracks, tracks of tyres, and markings wherever they are."""
+    size = (high - low) / texel
+    base = np.array(place.base)
+
+    def tone(share: float) -> tuple[int, ...]:
+        return tuple(int(v) for v in np.clip(base * share, 0, 255))
+
+    def anywhere() -> np.ndarray:
+        return rng.uniform(-0.1, 1.1, 2) * size
+
+    def across(width: float, colour: tuple[int, ...], shift: float = 0.0, points: int = 2) -> None:
+        """A line through the whole patch; `shift` is how far it strays, in metres a step."""
+        angle, reach = rng.uniform(0, 2 * np.pi), float(np.hypot(*size))
+        way = np.array([np.cos(angle), np.sin(angle)])
+        place_ = anywhere() + np.linspace(-reach, reach, points)[:, None] * way
+        place_ = place_ + rng.normal(0, 1, (points, 2)).cumsum(axis=0) * (shift / texel)
+        pen.line([tuple(p) for p in place_.tolist()], fill=colour, width=max(1, round(width / texel)))
+
+    for _ in range(int(rng.integers(0, 5))):
+        (x, y), r = anywhere(), rng.uniform(0.08, 0.6, 2) / texel
+        if rng.uniform() < 0.6:
+            pen.ellipse((x - r[0], y - r[1], x + r[0], y + r[1]), fill=tone(rng.uniform(0.6, 0.95)))
+        else:
+            pen.rectangle((x - 3 * r[0], y - r[1], x + 3 * r[0], y + r[1]), fill=tone(rng.uniform(0.75, 1.2)))
+    for chance, width, share, shift, points in (
+        (0.3 + 0.3 * place.rough, 0.03, 0.55, 0.08, 60),  # a crack
+        (0.3 * place.rough, 0.05, 0.5, 0.03, 20),  # filled with tar
+        (0.25, 0.025, 0.7, 0.0, 2),  # a joint
+        (0.2, 0.2, 0.8, 0.0, 2),  # of a tyre
+    ):
+        while rng.uniform() < chance:
+            across(width, tone(share * rng.uniform(0.85, 1.15)), shift, points)
+    if place.kind != 'gravel' and rng.uniform() < 0.3:  # hatching, letters, old lines
+        white = _mix(place.base, (226, 226, 220) if rng.uniform() < 0.75 else (214, 170, 50), rng.uniform(0.3, 1.0))
+        (x, y), angle = anywhere(), rng.uniform(0, 2 * np.pi)
+        c, s = np.cos(angle), np.sin(angle)
+        wide, long, step = rng.uniform(0.08, 0.5), rng.uniform(0.5, 5), rng.uniform(0.4, 1.4)
+        for n in range(int(rng.integers(1, 7))):
+            a, b = n * step, n * step + wide
+            quad = ((a, 0), (b, 0), (b, long), (a, long))
+            pen.polygon([(x + (c * u - s * v) / texel, y + (s * u + c * v) / texel) for u, v in quad], fill=white)
 
 
 def _mix(a: tuple[int, ...], b: tuple[int, ...], share: float) -> tuple[int, ...]:

@@ -97,8 +97,8 @@ class Atlas:
         x, y = self._place(view, np.asarray(centre, np.float64))
         self._pictures[view].paste(colour, (round(x - mask.width / 2), round(y - mask.height / 2)), mask)
 
-    def spots(self, rng: np.random.Generator, amount: float, tone: tuple[int, int, int]) -> None:
-        """Dirt: clouds of another colour, more of it low down."""
+    def spots(self, rng: np.random.Generator, amount: float, tone: tuple[int, int, int], fade: float = 0.0) -> None:
+        """Dirt: clouds of another colour, more of it low down; `fade` is how far the paint's brightness drifts."""
         for view, picture in self._pictures.items():
             pixels = np.array(picture)
             rows, columns = pixels.shape[:2]
@@ -106,7 +106,8 @@ class Atlas:
             cloud = np.asarray(Image.fromarray(coarse).resize((columns, rows), Image.Resampling.BICUBIC))
             low = 0.0 if view == TOP else np.linspace(-0.4, 1.0, rows)[:, None] ** 3
             share = np.clip((0.35 + 0.22 * cloud + low) * amount, 0, 0.8)[..., None].astype(np.float32)
-            pixels[..., :3] = (pixels[..., :3] * (1 - share) + np.array(tone) * share).astype(np.uint8)
+            worn = pixels[..., :3] * (1 - share) * (1 + np.float32(fade) * cloud[..., None]) + np.array(tone) * share
+            pixels[..., :3] = np.clip(worn, 0, 255).astype(np.uint8)
             picture.paste(Image.fromarray(pixels))
 
     def finish(self, mesh: Mesh, swatches: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

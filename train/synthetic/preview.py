@@ -21,20 +21,23 @@ def contact_sheet(
     columns: int = 12,
     cell: int = 128,
 ) -> Path:
-    """Draw the first vehicles of a rendered data set; siblings lie one below the other.
+    """Draw the first vehicles of a rendered data set; siblings lie one below the other, frames of a track side by side.
 
     Args:
         root: folder of the data set.
         plan: that it was rendered by.
         file: picture to write.
         rows: vehicles.
-        columns: images of each.
+        columns: images of each; of a track, from its first frame to its last.
         cell: side of a cell in pixels; images are enlarged or reduced to it.
 
     Returns:
         The file.
     """
     rows, columns = min(rows, plan.ids), min(columns, plan.images_per_id)
+    # a track is shown from its first frame to its last
+    last = plan.images_per_id - 1 if plan.tracks else columns - 1
+    chosen = [round(column * last / max(1, columns - 1)) for column in range(columns)]
     left = 118
     sheet = Image.new('RGB', (left + columns * (cell + 4), rows * (cell + 4)), (32, 32, 34))
     pen = ImageDraw.Draw(sheet)
@@ -49,7 +52,9 @@ def contact_sheet(
         pen.multiline_text((4, top + 2), '\n'.join(text), fill=(226, 226, 226))
         if row and row % plan.siblings == 0:
             pen.line((0, top - 2, sheet.width, top - 2), fill=(240, 180, 60), width=2)
-        for column, (_, _, path) in enumerate(plan.shots(row)[:columns]):
+        shots = plan.shots(row)
+        for column, index in enumerate(chosen):
+            path = shots[index][2]
             with Image.open(Path(root) / path) as image:
                 scale = cell / max(image.size)
                 size = tuple(max(1, round(v * scale)) for v in image.size)

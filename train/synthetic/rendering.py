@@ -13,7 +13,7 @@ from .ground import Place, draw_patch
 from .materials import Light, shade, to_srgb
 from .tracing import Scene, Solid
 
-__all__ = ['Setting', 'Wall', 'render']
+__all__ = ['Setting', 'Wall', 'past_wall', 'render']
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def render(scene: Scene, view: View, setting: Setting, rng: np.random.Generator)
         towards = sun[row % 32, column % 32]
         some = np.flatnonzero(light.sun @ hits.normals > 0)
         sunlit[some] = scene.sunlit(hits.points[some], hits.normals[:, some], towards[some])
-        sunlit *= _past_wall(setting.wall, hits.points.T, light.sun)
+        sunlit *= past_wall(setting.wall, hits.points.T, light.sun)
         if setting.caster is not None:
             some = np.flatnonzero(sunlit)
             sunlit[some] *= setting.caster.sun_left(hits.points[some].T, light.sun, setting.spot)
@@ -137,7 +137,7 @@ def _corners(solid: Solid) -> np.ndarray:
     return np.stack([x, y, z], -1).reshape(-1, 3)
 
 
-def _past_wall(wall: Wall | None, points: np.ndarray, sun: np.ndarray) -> np.ndarray | np.float32:
+def past_wall(wall: Wall | None, points: np.ndarray, sun: np.ndarray) -> np.ndarray | np.float32:
     """1 where the wall leaves the sun free; points `(3, N)`."""
     if wall is None:
         return np.float32(1)
@@ -212,7 +212,7 @@ def _ground(
             towards = sun[(row[some] * 2 + int(b * 2)) % 32, (column[some] * 2 + int(a * 2)) % 32]
             lit += scene.sunlit(np.ascontiguousarray(near.T), None, towards)
         direct[some] *= lit / 4
-        direct *= _past_wall(setting.wall, points, light.sun)
+        direct *= past_wall(setting.wall, points, light.sun)
         if setting.caster is not None:
             direct *= setting.caster.sun_left(points, light.sun, setting.spot)
     level = light.sky_on_ground()

@@ -13,7 +13,7 @@ from .camera import View, aim
 from .casters import draw_caster
 from .flights import Flight
 from .poses import draw_pose
-from .rendering import Setting, Wall, render
+from .rendering import Setting, Wall, past_wall, render
 from .shapes import Mesh, cylinder
 from .swatches import MATT
 from .tracing import Scene, Solid, build_solid, make_solid
@@ -64,6 +64,7 @@ class Shot:
         heading: of the vehicle, degrees against the clock from the camera's direction.
         hidden_by: what hides it by design.
         neighbours: vehicles among `others`.
+        casts: whether shadows of `others` and of the wall are to be looked for; else `hidden_by` knows them.
     """
 
     view: View
@@ -74,6 +75,7 @@ class Shot:
     heading: float = 0.0
     hidden_by: tuple[str, ...] = ()
     neighbours: int = 0
+    casts: bool = False
 
 
 class Studio:
@@ -216,6 +218,8 @@ def expose(solo: Scene, shot: Shot, rng: np.random.Generator) -> Photo:
         hidden_by.remove('crop')  # its margin was as wide as its shift
     if not {'tree', 'crop', 'pole'} & set(hidden_by) and visible < 0.97:
         hidden_by += sorted({shot.names[owner - 1] for owner in owners}) or ['neighbour']
+    if shot.casts and _shaded(vehicle, scene, shot.setting) > 0.1:
+        hidden_by.append('shadow')
     low = np.clip(flat.min(axis=0), 0, [view.width, view.height])
     high = np.clip(flat.max(axis=0), 0, [view.width, view.height])
     return Photo(
@@ -228,6 +232,17 @@ def expose(solo: Scene, shot: Shot, rng: np.random.Generator) -> Photo:
         tuple(hidden_by),
         shot.neighbours,
     )
+
+
+def _shaded(vehicle: Solid, scene: Scene, setting: Setting) -> float:
+    """Share of the vehicle's top that lies in the shadow of something else, from 84 rays; 0 where no sun shines."""
+    if setting.light.sunlight.max() <= 0:
+        return 0.0
+    x, y = np.meshgrid(np.linspace(-0.9, 0.9, 14) * vehicle.foot[0], np.linspace(-0.8, 0.8, 6) * vehicle.foot[1])
+    top = np.stack([x.ravel(), y.ravel(), np.full(x.size, vehicle.high[2] + 0.02)], 1).astype(np.float32)
+    towards = np.broadcast_to(setting.light.sun.astype(np.float32), top.shape)
+    lit = scene.sunlit(top, None, np.ascontiguousarray(towards)) * past_wall(setting.wall, top.T, setting.light.sun)
+    return float(1 - np.mean(lit))
 
 
 def _visible(solo: Scene, scene: Scene, view: View) -> tuple[float, set[int]]:

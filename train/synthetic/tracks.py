@@ -24,7 +24,7 @@ from .tracing import Scene, Solid
 __all__ = ['Caster', 'Clip', 'Frame', 'Track', 'draw_clip', 'draw_track', 'frame_shot']
 
 _PALMS, _TREES, _POSTS, _NEIGHBOURS = 8, 8, 4, 48  # of each there are so many
-_OFF_AXIS = np.deg2rad(35)  # as far from the middle of the picture as a wide lens shows things
+_OFF_AXIS = np.deg2rad(32)  # as far from the middle of the picture as a wide lens shows things
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def draw_clip(seed: int, number: int, strength: float = 1.0) -> Clip:
     radius = {'roundabout': rng.uniform(9, 19), 'bend': rng.uniform(28, 60), 'junction': 0.0}[kind]
     lanes = int(rng.integers(1, 3))
     tilt = rng.uniform()
-    pitch = rng.uniform(79, 90) if tilt < 0.72 else rng.uniform(64, 79) if tilt < 0.9 else rng.uniform(45, 64)
+    pitch = rng.uniform(83, 90) if tilt < 0.75 else rng.uniform(68, 83) if tilt < 0.9 else rng.uniform(50, 68)
     place = replace(flight.place, kind=kind, lanes=lanes, lane=float(rng.uniform(3.3, 4.4)), radius=float(radius))
     flight = replace(flight, place=place, pitch=float(pitch))
     return Clip(flight, _plant(flight, rng), _raise_wall(flight, rng), float(rng.uniform(-np.pi, np.pi)))
@@ -231,23 +231,24 @@ def draw_track(
     spots = path.at(reach)
     low, high = sizes
     top = high * np.exp(-abs(rng.normal(0, 0.12)))
-    heights = _climb(rng, t, spots, max(1.0, top / (2 * low)), flight)
     middle = spots[:, :2].mean(axis=0)
     if 0 < flight.place.radius < 25:
         middle = middle * rng.uniform(0, 0.6)
+    far = float(np.linalg.norm(spots[:, :2] - middle, axis=1).max()) + 1.0
+    heights = _climb(rng, t, far / np.tan(_OFF_AXIS), max(1.0, top / (2 * low)))
     pitch = np.deg2rad(flight.pitch + _walk(rng, t, *_apart(rng, 0.5, 4), 1.0))
     pitch = np.minimum(pitch, np.pi - pitch)
     azimuth = clip.azimuth + np.deg2rad(_walk(rng, t, *_apart(rng, 2, 16), 3.0))
     roll = np.deg2rad(_walk(rng, t, *_apart(rng, 0.5, 4), 1.0))
-    base = middle + _offsets(rng, t, flight)
+    base = middle + _offsets(rng, t)
     back = heights / np.tan(pitch)
     eyes = np.stack([base[:, 0] - back * np.cos(azimuth), base[:, 1] - back * np.sin(azimuth), heights], 1)
     margins = 1.16 + np.stack([_walk(rng, t, *_apart(rng, 0.0, 0.1), 0.02) for _ in range(2)], 1)
     margins = np.clip(margins + rng.normal(0, 0.012, (count, 2)), 1.07, 1.4)
     shifts = np.zeros((count, 2)) if clean else rng.normal(0, 0.012, (count, 2)).clip(-0.03, 0.03)
-    exposure = flight.exposure * np.exp(_walk(rng, t, *_apart(rng, 0.2, 0.5), 0.08))
+    exposure = flight.exposure * np.exp(_walk(rng, t, *_apart(rng, 0.3, 0.8), 0.1))
     sun = _clouds_pass(rng, t, flight.weather)
-    glow = np.exp(_walk(rng, t, *_apart(rng, 0.2, 1.0), 0.3))
+    glow = np.exp(_walk(rng, t, *_apart(rng, 0.4, 1.6), 0.3))
     drift = _walk(rng, t, *_apart(rng, 0.1, 0.7), 0.1)
     sensors = _drift(flight.sensor, heights, t, rng, strength)
     seconds = reach / rng.uniform(4.5, 8.5)
@@ -277,22 +278,21 @@ def draw_track(
     return Track(frames, float(4000.0 * top / longest), path, reach, others)
 
 
-def _climb(rng: np.random.Generator, t: np.ndarray, spots: np.ndarray, most: float, flight: Flight) -> np.ndarray:
+def _climb(rng: np.random.Generator, t: np.ndarray, least: float, most: float) -> np.ndarray:
     """Heights of the drone, metres: most climb, some stay or come down; `most` is the largest factor."""
-    wide = float(np.ptp(spots[:, :2], axis=0).max()) / 2
-    lowest = max(wide / np.tan(_OFF_AXIS), rng.uniform(16, 34))
-    most = min(most, 5.0, max(1.0, 140 / lowest))
+    lowest = max(least, rng.uniform(18, 34))
+    most = min(most, 5.0, max(1.0, 160 / lowest))
     kind = rng.uniform()
-    share = rng.uniform(0.7, 1.0) if kind < 0.85 else rng.uniform(0.0, 0.35)
+    share = rng.uniform(0.75, 1.0) if kind < 0.9 else rng.uniform(0.0, 0.35)
     factor = most**share
-    ends = (lowest, lowest * factor) if kind < 0.72 or kind >= 0.85 else (lowest * factor, lowest)
-    return np.maximum(_walk(rng, t, *ends, 0.0), 12.0)
+    ends = (lowest * factor, lowest) if 0.78 <= kind < 0.9 else (lowest, lowest * factor)
+    return _walk(rng, t, *ends, 0.0)
 
 
-def _offsets(rng: np.random.Generator, t: np.ndarray, flight: Flight) -> np.ndarray:
+def _offsets(rng: np.random.Generator, t: np.ndarray) -> np.ndarray:
     """`(N, 2)` metres by which the drone is beside the middle of the path."""
-    start, end = rng.normal(0, 3.0, 2), rng.normal(0, 3.0, 2)
-    return np.stack([_walk(rng, t, float(start[i]), float(end[i]), 0.8) for i in range(2)], 1)
+    start, end = rng.normal(0, 2.0, 2), rng.normal(0, 3.0, 2)
+    return np.stack([_walk(rng, t, float(start[i]), float(end[i]), 0.6) for i in range(2)], 1)
 
 
 def _clouds_pass(rng: np.random.Generator, t: np.ndarray, weather: str) -> np.ndarray:
@@ -311,14 +311,15 @@ def _drift(
     """Camera and air of every frame: what air adds grows with the height, the rest wanders."""
     s = strength
     span = (heights - heights.min()) / max(1e-6, float(np.ptp(heights)))
-    veil = s * rng.beta(2.0, 3.0) * 0.5
+    veil = s * rng.beta(2.2, 2.2) * 0.75
     haze = sensor.haze * 0.5 + veil * span * (np.ptp(heights) > 10) + s * np.abs(_walk(rng, t, 0, 0, 0.03))
     tone = np.array(sensor.air) * rng.uniform(0.75, 1.05) * np.exp(rng.normal(0, 0.05, 3)) + [0, 0, rng.uniform(0, 16)]
-    gain = sensor.gain * np.exp(s * _walk(rng, t, *_apart(rng, 0.08, 0.3), 0.05))
-    warm, green = (s * _walk(rng, t, *_apart(rng, low, high), 0.01) for low, high in ((0.04, 0.16), (0.01, 0.06)))
+    gain = sensor.gain * np.exp(s * _walk(rng, t, *_apart(rng, 0.15, 0.45), 0.06))
+    warm, green = (s * _walk(rng, t, *_apart(rng, low, high), 0.01) for low, high in ((0.08, 0.3), (0.02, 0.1)))
     balance = np.array(sensor.balance) * np.exp(np.stack([warm / 2 - green / 2, green / 2, -warm / 2 - green / 2], 1))
-    saturation = sensor.saturation * np.exp(s * _walk(rng, t, *_apart(rng, 0.05, 0.4), 0.05))
+    saturation = sensor.saturation * np.exp(s * _walk(rng, t, *_apart(rng, 0.1, 0.7), 0.08))
     lens = sensor.lens * np.exp(_walk(rng, t, *_apart(rng, 0, 0.5), 0.15))
+    reduce = sensor.reduce * np.exp(s * _walk(rng, t, *_apart(rng, 0, 0.6), 0.05))
     motion = np.array(sensor.motion) * (0.4 + np.abs(_walk(rng, t, rng.normal(), rng.normal(), 0.5)))[:, None]
     return [
         replace(
@@ -330,6 +331,7 @@ def _drift(
             saturation=float(saturation[n]),
             lens=float(lens[n]),
             motion=tuple(float(v) for v in motion[n]),
+            reduce=float(max(1.0, reduce[n])),
         )
         for n in range(len(t))
     ]
@@ -423,6 +425,7 @@ def frame_shot(clip: Clip, track: Track, number: int, solo: Scene, studio: Studi
         pitch=float(np.rad2deg(np.arcsin(-sight[2]))),
         heading=float(np.rad2deg(course - frame.azimuth)),
         neighbours=sum(reached[:count]),
+        casts=True,
     )
     return shot, float(np.rad2deg(np.arccos(np.clip(sight @ axes[2], -1, 1))))
 
