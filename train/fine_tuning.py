@@ -65,13 +65,15 @@ def check_fine_tuning(recipe: Recipe) -> None:
         raise ValueError(f'run.interpolate must be above 0, at most 1, not {run.interpolate}')
     if recipe.loss.pull < 0:
         raise ValueError(f'loss.pull must be at least 0, not {recipe.loss.pull}')
+    if recipe.loss.teacher is not None and not recipe.loss.pull:
+        raise ValueError(f'loss.teacher={recipe.loss.teacher} needs loss.pull above 0')
     if anchor < 0 or anchor * recipe.optim.lr > 1:
         raise ValueError(f'optim.anchor must be at least 0, at most 1 / optim.lr, not {anchor}')
     if anchor and not started:
         raise ValueError(f'optim.anchor={anchor} holds weights at those of the start, and this run has random ones')
     for key, wanted in (
         ('run.interpolate', run.interpolate < 1),
-        ('loss.pull', recipe.loss.pull > 0),
+        ('loss.pull', recipe.loss.pull > 0 and recipe.loss.teacher is None),
         ('run.compare_start', run.compare_start),
     ):
         if wanted and not starts_whole(recipe.model):
@@ -153,7 +155,8 @@ def slow_trunk(optimizer: torch.optim.Optimizer, model: nn.Module, factor: float
 
 def needs_start(recipe: Recipe) -> bool:
     """Whether a run looks at the weights that it started from later on."""
-    return recipe.run.interpolate < 1 or recipe.loss.pull > 0 or recipe.optim.anchor > 0
+    pulled = recipe.loss.pull > 0 and recipe.loss.teacher is None
+    return recipe.run.interpolate < 1 or pulled or recipe.optim.anchor > 0
 
 
 def without_classifier(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -43,9 +43,9 @@ from .fine_tuning import (
     without_classifier,
 )
 from .mixing import MixedSampler, augment_options, load_sources
-from .networks import create_network, save_model_folder, start_network
+from .networks import brings_weights, create_network, save_model_folder, start_network
 from .processes import Processes, joined_processes
-from .recipe import Recipe
+from .recipe import ModelRecipe, Recipe
 from .runlog import RunLog, table_bytes
 from .samplers import IdentitySampler
 from .schedule import LearningRate, create_optimizer, early_size, freeze_backbone
@@ -157,11 +157,7 @@ class _Run:
             keep_statistics(model)
         freeze_for_good(model, recipe.optim, recipe.schedule)
         self.model = model.train()
-        before = None
-        if recipe.loss.pull:
-            before = copy.deepcopy(model)
-            before.load_state_dict(self.start, strict=False)  # but for the classifier
-        self.task = ReIDTask(model, recipe.loss, self.device, before).to(self.device)
+        self.task = ReIDTask(model, recipe.loss, self.device, self._teacher(model)).to(self.device)
         self.anchor = Anchor(model, self.start, recipe.optim.anchor) if recipe.optim.anchor else None
         self.ema = None if recipe.run.ema is None else ModelEmaV3(model, decay=recipe.run.ema, use_warmup=True)
         self.autocast = autocast_dtype(recipe.run.precision, self.device)
@@ -241,6 +237,21 @@ class _Run:
         write_atomically(self.out / 'recipe.yaml', self.recipe.as_yaml().encode())
         write_atomically(self.out / 'data.json', json.dumps(self.sources.describe(), indent=2).encode())
         return state
+
+    def _teacher(self, model: nn.Module) -> nn.Module | None:
+        """The network whose embeddings `loss.pull` pulls to."""
+        loss = self.recipe.loss
+        if not loss.pull:
+            return None
+        if loss.teacher is not None:
+            teacher = create_network(ModelRecipe(name=loss.teacher), 0)
+            if not brings_weights(loss.teacher):
+                raise ValueError(f'loss.teacher={loss.teacher}: give a tag that has weights, such as NAME.rendered')
+            layout = torch.channels_last if self.recipe.run.channels_last else torch.preserve_format
+            return teacher.to(self.device, memory_format=layout)
+        before = copy.deepcopy(model)
+        before.load_state_dict(self.start, strict=False)  # but for the classifier
+        return before
 
     def _keep_start(self, model: nn.Module, state: dict[str, Any] | None) -> dict[str, torch.Tensor]:
         """The weights that the run started from, if it needs them: they may lie nowhere else when it goes on."""

@@ -123,6 +123,10 @@ class LossRecipe:
         metric_feature: whether it sees the feature before the neck or after it.
         pull: factor of a term that pulls embeddings to those of the weights that the run starts from: the mean of
             1 - cosine between the two embeddings of an augmented image. 0 for none; else a third more work a step.
+        teacher: pull to the embeddings of these weights instead, a name of `timm.create_model`, such as
+            `dpa_resnet50.rendered`. Where their embedding has another width, the cosines of all pairs of images in a
+            batch are pulled to those of the teacher (Park et al., CVPR 2019, with cosines for distances): the mean
+            squared difference, in place of 1 - cosine.
     """
 
     classifier: Literal['linear', 'cosine', 'circle', 'none'] = 'linear'
@@ -136,6 +140,7 @@ class LossRecipe:
     metric_args: dict[str, Any] = field(default_factory=dict)
     metric_feature: Literal['before_neck', 'after_neck'] = 'before_neck'
     pull: float = 0.0
+    teacher: str | None = None
 
 
 @dataclass

@@ -10,7 +10,7 @@ from torch import nn
 from .losses import ClassifierLogits, create_metric_loss
 from .recipe import LossRecipe
 
-__all__ = ['ReIDTask', 'smoothing_of_torch']
+__all__ = ['ReIDTask', 'pull_loss', 'smoothing_of_torch']
 
 
 class ReIDTask(TrainingTask):
@@ -19,7 +19,7 @@ class ReIDTask(TrainingTask):
     Args:
         model: with `forward_features`, `global_pool`, `neck` and, for a classification loss, a linear `fc`.
         loss: see `LossRecipe`.
-        start: the network before the training, for `loss.pull`; a copy, which is frozen here.
+        start: the network whose embeddings `loss.pull` pulls to; it is frozen here.
 
     Raises:
         ValueError: no loss at all, a classification loss without classifier, or unknown options of the metric loss.
@@ -33,7 +33,7 @@ class ReIDTask(TrainingTask):
         start: nn.Module | None = None,
     ) -> None:
         super().__init__(device=device, verbose=False)
-        if loss.classifier == 'none' and loss.metric == 'none':
+        if loss.classifier == 'none' and loss.metric == 'none' and not loss.pull:
             raise ValueError('loss.classifier and loss.metric are both none: there is nothing to learn from')
         if loss.classifier != 'none' and model.num_classes < 2:
             raise ValueError(
@@ -96,7 +96,7 @@ class ReIDTask(TrainingTask):
         if self.loss.pull:
             with torch.no_grad():
                 wanted = self.start[0](input, target)[1]
-            result['pull'] = (1 - F.cosine_similarity(after.float(), wanted.float())).mean()
+            result['pull'] = pull_loss(after.float(), wanted.float())
             total = total + self.loss.pull * result['pull']
         return {'loss': total, **result}
 
@@ -119,6 +119,22 @@ class _Network(nn.Module):
         if self.logits is None:
             return before, after, None
         return before, after, self.logits(after, self.model.fc.weight, labels)
+
+
+def pull_loss(embeddings: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """How far embeddings are from those of a teacher, see `LossRecipe`.
+
+    Args:
+        embeddings: `(B, D)` float32.
+        wanted: `(B, E)` float32, of the same images. Where E is not D, pairs are compared.
+
+    Returns:
+        Mean of 1 - cosine, 0..2; or mean squared difference of the cosines of all pairs, 0..4.
+    """
+    if embeddings.shape == wanted.shape:
+        return (1 - F.cosine_similarity(embeddings, wanted)).mean()
+    own, theirs = F.normalize(embeddings), F.normalize(wanted)
+    return F.mse_loss(own @ own.T, theirs @ theirs.T)
 
 
 def smoothing_of_torch(eps: float, num_classes: int, smooth_target: bool) -> float:
