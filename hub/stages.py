@@ -172,6 +172,8 @@ def write_recipes(stages: Sequence[Stage], folder: Path, name: str) -> list[str]
 def _describe_length(recipe: Recipe) -> str:
     epochs = recipe.schedule.epochs
     size = recipe.data.image_size
+    if not epochs:
+        return f'a whitening fitted to {recipe.run.whiten_images:,} images, no step'
     return f'{epochs} epoch{"s" * (epochs != 1)}' + (f' at {size[0]} x {size[1]} pixels' if size else '')
 
 

@@ -232,4 +232,4 @@ def comparison_table(start: dict[str, Any], tuned: dict[str, Any]) -> str:
 
 
 def _named(start: dict[str, Any], tuned: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    return [('before training', start), (f'after epoch {tuned["epoch"]}', tuned)]
+    return [('before training', start), (f'after epoch {tuned["epoch"]}' if tuned['step'] else 'whitened', tuned)]

@@ -130,6 +130,10 @@ class _Run:
             check_protocol(self.data, data.protocol, data.draws, data.exclude_same_camera)
         if recipe.run.whiten is not None and not recipe.run.whiten > 0:
             raise ValueError(f'run.whiten must be above 0, not {recipe.run.whiten}; null for none')
+        if not recipe.schedule.epochs and recipe.run.whiten is None:
+            raise ValueError(
+                'schedule.epochs=0 takes no step, and run.whiten=null fits nothing: there is nothing to do'
+            )
         if recipe.run.whiten_images < 1:
             raise ValueError(f'run.whiten_images must be at least 1, not {recipe.run.whiten_images}')
         if recipe.run.log_every < 1:
@@ -370,7 +374,8 @@ class _Run:
 
     def train(self) -> TrainResult:
         schedule = self.recipe.schedule
-        if self.epoch >= schedule.epochs:
+        epochs = max(1, schedule.epochs)  # no epoch is one without steps
+        if self.epoch >= epochs:
             if not (self.out / 'figures').is_dir():  # killed after the last checkpoint
                 with RunLog(self.out, self.step, self.processes.is_main, False) as self.log:
                     self._finish()
@@ -390,8 +395,9 @@ class _Run:
             if run.compile:
                 self.task.compile()
             self._distribute()
-            while self.epoch < schedule.epochs:
-                self._train_epoch()
+            while self.epoch < epochs:
+                if schedule.epochs:
+                    self._train_epoch()
                 row = self._close_epoch()
                 self.epoch, self.batch, self.sums = self.epoch + 1, 0, {}
                 self._save()
@@ -572,7 +578,7 @@ class _Run:
 
     def _close_epoch(self) -> dict[str, Any]:
         """Evaluate if it is time; the row of the epoch."""
-        batches = self.sums['batches']
+        batches = self.sums.get('batches', 0)
         row = {'epoch': self.epoch + 1, 'step': self.step, 'seconds': self.seconds}
         row |= {key: value / batches for key, value in self.sums.items() if key != 'batches'}
         if self._evaluation_due():
@@ -622,7 +628,7 @@ class _Run:
         return row
 
     def _final_epoch(self) -> bool:
-        return self.epoch + 1 == self.recipe.schedule.epochs
+        return self.epoch + 1 >= self.recipe.schedule.epochs
 
     def _evaluation_due(self) -> bool:
         """Whether this epoch ends with an evaluation."""
@@ -667,7 +673,11 @@ class _Run:
             )
 
     def _report(self, row: dict[str, Any]) -> None:
-        text = f'epoch {row["epoch"]}/{self.recipe.schedule.epochs}: loss {row["loss"]:.4f}'
+        text = (
+            f'epoch {row["epoch"]}/{self.recipe.schedule.epochs}: loss {row["loss"]:.4f}'
+            if 'loss' in row
+            else 'no steps'
+        )
         if 'mAP' in row:
             text += f', {_in_per_cent(row)}'
         self.log.say(text)

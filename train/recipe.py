@@ -180,7 +180,7 @@ class ScheduleRecipe:
     """Learning rate over time.
 
     Attributes:
-        epochs: length of the run.
+        epochs: length of the run; 0 for no step: only `run.whiten` changes the model.
         kind: `cosine` falls to `min_lr`, `step` multiplies by `decay_rate` after each of `decay_epochs`, `constant`.
         hold_epochs: cosine begins after them.
         min_lr: end of the cosine.

@@ -63,8 +63,10 @@ class LearningRate:
     def __init__(
         self, optimizer: torch.optim.Optimizer, recipe: ScheduleRecipe, lr: float, steps_per_epoch: int
     ) -> None:
-        if recipe.epochs < 1:
-            raise ValueError(f'schedule.epochs must be at least 1, not {recipe.epochs}')
+        if recipe.epochs < 0:
+            raise ValueError(f'schedule.epochs must be at least 0, not {recipe.epochs}')
+        if not recipe.epochs:
+            return  # no step asks
         if not 0 <= recipe.warmup_factor <= 1:
             raise ValueError(f'schedule.warmup_factor must be in 0..1, not {recipe.warmup_factor}')
         self.total = recipe.epochs * steps_per_epoch
