@@ -85,7 +85,8 @@ def build_folder(
         results: folders of further evaluations, see `timm-dpa eval --out`.
         pictures: data set whose images the ranked lists show, and so publish; None for drawn vehicles.
         half: store the weights as float16, see `store_half`.
-        about: what data sets are that could not say so themselves: name -> file of the form of `dataset.json`.
+        about: what data sets are that could not say so themselves: name, or
+            revision of the training part, -> file of the form of `dataset.json`.
         packaged_as: `architecture.tag` of weights that come with this package, which the card's example loads then.
 
     Raises:
@@ -149,10 +150,10 @@ def build_folder(
 def _tell_about(
     stages: list[Stage], evaluations: list[dict[str, Any]], about: Mapping[str, str | os.PathLike[str]]
 ) -> tuple[list[Stage], list[dict[str, Any]]]:
-    names = [data['name'] for stage in stages for data in stage.sources]
-    names += [evaluation['data']['name'] for evaluation in evaluations]
+    data = [source for stage in stages for source in stage.sources] + [each['data'] for each in evaluations]
+    names = [each['name'] for each in data]
     for name in about:
-        if name not in names:
+        if name not in [*names, *(each['train']['revision'] for each in data)]:
             raise ValueError(f'about {name}: no such data set here; there are {", ".join(dict.fromkeys(names))}')
     said = {name: load_about(Path(path)) for name, path in about.items()}
     return (

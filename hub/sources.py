@@ -60,7 +60,8 @@ def apply_about(data: dict[str, Any], about: Mapping[str, dict[str, Any]]) -> di
     """A data set's description, with those that were mixed into it, after `about` has replaced what some say of them.
 
     Args:
-        about: contents of a `dataset.json` by the name that the description has so far.
+        about: contents of a `dataset.json`, by the name that the description has so far, or by the revision of its
+            training part, where two sets have one name.
     """
-    said = {**data, **about.get(data['name'], {})}
+    said = {**data, **(about.get(data['train']['revision']) or about.get(data['name'], {}))}
     return {**said, 'mix': [apply_about(other, about) for other in data['mix']]} if 'mix' in data else said

@@ -56,7 +56,8 @@ def add_hub_verbs(verb: VerbMaker) -> None:
         nargs='+',
         default=(),
         metavar='NAME=FILE',
-        help='what the data set NAME is, where its folder has no dataset.json: a file of that form',
+        help='what the data set NAME is, where its folder has no dataset.json: a file of that form; '
+        'NAME may be the revision of its training images',
     )
     publish.add_argument('--tag', metavar='TAG', help='note it in the manifest of this package as ARCHITECTURE.TAG')
     publish.add_argument(

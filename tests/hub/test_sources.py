@@ -76,6 +76,19 @@ class TestCard:
         release = describe_release(tmp_path / 'out', 'x', 'x')
         assert release.trained_on == [first, second]
 
+    def test_two_sets_of_one_name_are_told_apart_by_their_revision(self, mixed, about, tmp_path):
+        run = tmp_path / 'run'
+        run.mkdir()
+        for path in mixed.iterdir():
+            (run / path.name).symlink_to(path)
+        data = json.loads((mixed / 'data.json').read_text())
+        data['mix'][0].update(name=data['name'], train={**data['train'], 'revision': '0123456789abcdef'})
+        (run / 'data.json').unlink()
+        (run / 'data.json').write_text(json.dumps(data))
+        build_folder(run, tmp_path / 'out', 'a/b', licence='other', about={'0123456789abcdef': about})
+        sources = ModelCard.load(tmp_path / 'out' / 'README.md').data.to_dict()['trained_on']
+        assert [source['name'] for source in sources] == ['noisy | patterns', 'Street crops']
+
     def test_what_is_not_said_is_not_synthetic(self, mixed, tmp_path):
         build_folder(mixed, tmp_path / 'out', 'somebody/x', licence='other')
         card = ModelCard.load(tmp_path / 'out' / 'README.md')
