@@ -13,6 +13,7 @@ from timm_dpa.train.data_check import check_data
 from timm_dpa.train.datasets import draw_protocol, load_data
 from timm_dpa.train.provenance import describe_data
 from timm_dpa.train.synthetic.camera import View
+from timm_dpa.train.synthetic.clips import draw_clip
 from timm_dpa.train.synthetic.dataset import Plan, render_data_set
 from timm_dpa.train.synthetic.ground import TRACK_PLACES, Place, draw_patch
 from timm_dpa.train.synthetic.paths import draw_path
@@ -20,7 +21,7 @@ from timm_dpa.train.synthetic.plants import make_palm, make_post
 from timm_dpa.train.synthetic.preview import contact_sheet
 from timm_dpa.train.synthetic.scenes import Studio
 from timm_dpa.train.synthetic.tracing import Scene, build_solid
-from timm_dpa.train.synthetic.tracks import draw_clip, draw_track, frame_shot
+from timm_dpa.train.synthetic.tracks import draw_track, frame_shot
 
 PLAN = Plan(5, 10, seed=4, sizes=(20, 100), siblings=1, flights=4, test_share=0.4, tracks=True)
 

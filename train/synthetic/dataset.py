@@ -20,11 +20,12 @@ from huggingface_hub.utils import tqdm
 from PIL import Image
 
 from ..about import ABOUT_FILE, write_about
+from .clips import Clip, draw_clip
 from .flights import Flight, draw_flight
 from .scenes import Photo, Studio, expose, take_photo
 from .sensor import Sensor, degrade, vary
 from .tracing import Scene, build_solid
-from .tracks import Clip, draw_clip, draw_track, frame_shot
+from .tracks import draw_track, frame_shot
 from .vehicles import Identity, draw_identity, draw_model
 
 __all__ = ['Plan', 'count_cores', 'render_data_set', 'render_identity']

@@ -45,6 +45,11 @@ class Place:
     seed: int
     radius: float = 0.0
 
+    @property
+    def circular(self) -> bool:
+        """Whether it is a roundabout, and no bend."""
+        return 0 < self.radius < 25
+
 
 class _Pen:
     """Draws in metres of a place on the image of a patch."""
@@ -329,7 +334,7 @@ def _ring(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
     half = place.lane * place.lanes / 2
     inner, outer = place.radius - half, place.radius + half
     pen.rectangle(low[0], low[1], high[0], high[1], place.beside)
-    arms = 3 + place.seed % 3 if place.radius < 25 else 0
+    arms = 3 + place.seed % 3 if place.circular else 0
     for arm in range(arms):
         angle = 2 * np.pi * arm / arms + place.seed
         ahead, side = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])

@@ -60,7 +60,7 @@ def _around(place: Place, rng: np.random.Generator) -> Path:
     """Around the origin: 150 to 300 degrees of a roundabout, or 25 to 70 m of a bend."""
     lane = int(rng.integers(place.lanes))
     radius = place.radius + (lane - (place.lanes - 1) / 2) * place.lane + rng.normal(0, 0.15)
-    tight = place.radius < 25
+    tight = place.circular
     way = 1 if tight else int(rng.choice([-1, 1]))
     angle = np.deg2rad(rng.uniform(150, 300)) if tight else min(rng.uniform(25, 70) / radius, 2.4)
     length = radius * angle

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .camera import View, crop_view
-from .flights import Flight, draw_flight
+from .clips import Caster, Clip
+from .flights import Flight
 from .materials import Light
 from .paths import Path, draw_path
 from .plants import make_palm, make_post
@@ -21,44 +22,10 @@ from .scenes import Shot, Studio
 from .sensor import Sensor
 from .tracing import Scene, Solid
 
-__all__ = ['Caster', 'Clip', 'Frame', 'Track', 'draw_clip', 'draw_track', 'frame_shot']
+__all__ = ['Frame', 'Track', 'draw_track', 'frame_shot']
 
-_PALMS, _TREES, _POSTS, _NEIGHBOURS = 8, 8, 4, 48  # of each there are so many
+_NEIGHBOURS = 48  # of which others are picked
 _OFF_AXIS = np.deg2rad(32)  # as far from the middle of the picture as a wide lens shows things
-
-
-@dataclass(frozen=True)
-class Caster:
-    """Something upright of a place.
-
-    Attributes:
-        kind: `'tree'`, `'palm'` or `'pole'`.
-        index: which one of these.
-        x, y, turn: where it stands and how it is turned, in coordinates of the place, metres and radians.
-    """
-
-    kind: str
-    index: int
-    x: float
-    y: float
-    turn: float
-
-
-@dataclass(frozen=True)
-class Clip:
-    """What the tracks of one flight share.
-
-    Attributes:
-        flight: place, weather and camera; its pitch is that of the camera's axis.
-        casters: that stand in the place.
-        wall: in coordinates of the place, or None.
-        azimuth: of the camera's upper edge, radians against the clock from the place's x axis.
-    """
-
-    flight: Flight
-    casters: tuple[Caster, ...]
-    wall: Wall | None
-    azimuth: float
 
 
 @dataclass(frozen=True)
@@ -113,79 +80,6 @@ class Track:
     others: tuple[tuple[int, float, float, float], ...]
 
 
-# --- what is the same for a flight ------------------------------------------------------------------------------------
-
-
-def draw_clip(seed: int, number: int, strength: float = 1.0) -> Clip:
-    """The place of a flight in which vehicles turn; the same arguments give the same one."""
-    rng = np.random.default_rng([seed, number, 35])
-    flight = draw_flight(seed, number, strength)
-    kind = str(rng.choice(['roundabout', 'bend', 'junction'], p=[0.6, 0.17, 0.23]))
-    radius = {'roundabout': rng.uniform(9, 19), 'bend': rng.uniform(28, 60), 'junction': 0.0}[kind]
-    lanes = int(rng.integers(1, 3))
-    tilt = rng.uniform()
-    pitch = rng.uniform(83, 90) if tilt < 0.75 else rng.uniform(68, 83) if tilt < 0.9 else rng.uniform(50, 68)
-    place = replace(flight.place, kind=kind, lanes=lanes, lane=float(rng.uniform(3.3, 4.4)), radius=float(radius))
-    flight = replace(flight, place=place, pitch=float(pitch))
-    return Clip(flight, _plant(flight, rng), _raise_wall(flight, rng), float(rng.uniform(-np.pi, np.pi)))
-
-
-def _on_road(flight: Flight, x: float, y: float, free: float) -> bool:
-    """Whether a point is on the road or nearer to it than `free` metres."""
-    place = flight.place
-    edge = place.lane * place.lanes
-    if place.radius:
-        return abs(np.hypot(x, y) - place.radius) < edge / 2 + free
-    return min(abs(x), abs(y)) < edge + free
-
-
-def _beside_path(flight: Flight, rng: np.random.Generator) -> tuple[float, float]:
-    """A point on the road."""
-    place = flight.place
-    edge = place.lane * place.lanes
-    if place.radius:
-        angle = rng.uniform(-np.pi, np.pi) if place.radius < 25 else rng.normal(0, 20 / place.radius)
-        radius = place.radius + rng.uniform(-0.5, 0.5) * edge
-        return float(radius * np.cos(angle)), float(radius * np.sin(angle))
-    along, across = rng.normal(0, 11), rng.uniform(-0.9, 0.9) * edge
-    return (float(along), float(across)) if rng.uniform() < 0.5 else (float(across), float(along))
-
-
-def _plant(flight: Flight, rng: np.random.Generator) -> tuple[Caster, ...]:
-    """Trees, palms and posts beside the road, so that their shadows fall on it."""
-    casters: list[Caster] = []
-    sun = flight.light.sun
-    away = sun[:2] / max(0.3, float(sun[2]))
-    palms = rng.uniform()  # a place has the one or the other
-    for _ in range(int(rng.integers(5, 11))):
-        kind = str(rng.choice(['palm', 'tree', 'pole'], p=[0.75 * palms, 0.75 * (1 - palms), 0.25]))
-        free = {'palm': 0.6, 'tree': 1.2, 'pole': 0.4}[kind]
-        for _ in range(20):
-            target = np.array(_beside_path(flight, rng))
-            x, y = target + away * rng.uniform(3.5, 7) + rng.normal(0, 0.5, 2)
-            near = any(np.hypot(x - c.x, y - c.y) < 2.5 for c in casters)
-            if not near and not _on_road(flight, x, y, free):
-                count = {'palm': _PALMS, 'tree': _TREES, 'pole': _POSTS}[kind]
-                casters.append(Caster(kind, int(rng.integers(count)), float(x), float(y), float(rng.uniform(0, 6.28))))
-                break
-    return tuple(casters)
-
-
-def _raise_wall(flight: Flight, rng: np.random.Generator) -> Wall | None:
-    """A house out of sight, in one place of three, whose shadow lies on a part of the road."""
-    if rng.uniform() > 0.35:
-        return None
-    flat = flight.light.sun[:2] / max(1e-6, float(np.linalg.norm(flight.light.sun[:2])))
-    angle = np.arctan2(flat[1], flat[0]) + rng.normal(0, 0.4)
-    towards = (float(np.cos(angle)), float(np.sin(angle)))
-    half = flight.place.radius if 0 < flight.place.radius < 25 else flight.place.lane * flight.place.lanes
-    distance = half + float(rng.uniform(12, 22))
-    # the edge of its shadow crosses the middle of the road's extent, more or less
-    rise = float(flight.light.sun[2]) / max(0.05, float(flat @ flight.light.sun[:2]))
-    height = float(np.clip((distance - rng.uniform(-0.5, 0.9) * half) * rise, 4, 40))
-    return Wall(towards, distance, height, (float(rng.uniform(-40, -4)), float(rng.uniform(4, 40))))
-
-
 # --- the track of a vehicle -------------------------------------------------------------------------------------------
 
 
@@ -232,7 +126,7 @@ def draw_track(
     low, high = sizes
     top = high * np.exp(-abs(rng.normal(0, 0.12)))
     middle = spots[:, :2].mean(axis=0)
-    if 0 < flight.place.radius < 25:
+    if flight.place.circular:
         middle = middle * rng.uniform(0, 0.6)
     far = float(np.linalg.norm(spots[:, :2] - middle, axis=1).max()) + 1.0
     heights = _climb(rng, t, far / np.tan(_OFF_AXIS), max(1.0, top / (2 * low)))
@@ -311,15 +205,16 @@ def _drift(
     """Camera and air of every frame: what air adds grows with the height, the rest wanders."""
     s = strength
     span = (heights - heights.min()) / max(1e-6, float(np.ptp(heights)))
-    veil = s * rng.beta(2.2, 2.2) * 0.75
+    veil = s * rng.beta(2.4, 2.0) * 0.8
     haze = sensor.haze * 0.5 + veil * span * (np.ptp(heights) > 10) + s * np.abs(_walk(rng, t, 0, 0, 0.03))
     tone = np.array(sensor.air) * rng.uniform(0.75, 1.05) * np.exp(rng.normal(0, 0.05, 3)) + [0, 0, rng.uniform(0, 16)]
     gain = sensor.gain * np.exp(s * _walk(rng, t, *_apart(rng, 0.15, 0.45), 0.06))
-    warm, green = (s * _walk(rng, t, *_apart(rng, low, high), 0.01) for low, high in ((0.08, 0.3), (0.02, 0.1)))
+    warm, green = (s * _walk(rng, t, *_apart(rng, low, high), 0.01) for low, high in ((0.08, 0.3), (0.02, 0.08)))
     balance = np.array(sensor.balance) * np.exp(np.stack([warm / 2 - green / 2, green / 2, -warm / 2 - green / 2], 1))
     saturation = sensor.saturation * np.exp(s * _walk(rng, t, *_apart(rng, 0.1, 0.7), 0.08))
     lens = sensor.lens * np.exp(_walk(rng, t, *_apart(rng, 0, 0.5), 0.15))
-    reduce = sensor.reduce * np.exp(s * _walk(rng, t, *_apart(rng, 0, 0.6), 0.05))
+    # video keeps less of what is small
+    reduce = (sensor.reduce + s * rng.uniform(0.3, 1.2) * span) * np.exp(s * _walk(rng, t, *_apart(rng, 0, 0.4), 0.05))
     motion = np.array(sensor.motion) * (0.4 + np.abs(_walk(rng, t, rng.normal(), rng.normal(), 0.5)))[:, None]
     return [
         replace(
