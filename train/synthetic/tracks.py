@@ -219,7 +219,7 @@ def _drift(
     return [
         replace(
             sensor,
-            haze=float(np.clip(haze[n], 0, 0.75)) if s else 0.0,
+            haze=float(np.clip(haze[n], 0, 0.62)) if s else 0.0,
             air=tuple(float(v) for v in np.clip(tone, 120, 225)),
             gain=float(gain[n]),
             balance=tuple(float(v) for v in balance[n]),
