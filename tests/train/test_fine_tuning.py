@@ -5,9 +5,11 @@ import csv
 import json
 import os
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
@@ -25,7 +27,9 @@ from timm_dpa.train.fine_tuning import Anchor, freeze_for_good, in_trunk, keep_s
 from timm_dpa.train.loop import train
 from timm_dpa.train.recipe import LossRecipe, OptimRecipe, ScheduleRecipe, load_recipe
 from timm_dpa.train.schedule import LearningRate, create_optimizer, freeze_backbone
-from timm_dpa.train.task import ReIDTask
+from timm_dpa.train.task import ReIDTask, pull_loss
+from timm_dpa.train.transforms import eval_transform
+from timm_dpa.train.whitening import whitening_matrix
 
 STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked')
 
@@ -371,16 +375,91 @@ class TestComparison:
         assert changed(saved, load_file(start / 'model' / 'model.safetensors'))
 
 
+class TestWhitening:
+    """A run without a step."""
+
+    settings = ('schedule.epochs=0', 'run.whiten=3', 'run.whiten_images=40', 'run.compare_start=true')
+
+    def test_fits_one_and_changes_nothing_else(self, data, start, tmp_path):
+        result = train(quick(*self.settings, f'model.checkpoint={start}'), data, tmp_path / 'run')
+        assert (result.epochs, result.steps) == (1, 0)
+        rows = list(csv.DictReader((tmp_path / 'run' / 'metrics.csv').open()))
+        assert [(row['epoch'], row['step']) for row in rows] == [('0', '0'), ('1', '0')]
+        before, after = (load_file(out / 'model' / 'model.safetensors') for out in (start, tmp_path / 'run'))
+        assert not changed(after, before)
+        log = (tmp_path / 'run' / 'run.log').read_text()
+        assert 'whitening fitted to 48 images' in log  # whole batches
+        assert 'whitened  ' in log
+        better = float(rows[1]['mAP']) > float(rows[0]['mAP'])
+        assert better == (after.keys() - before.keys() == {'whiten.matrix'})
+
+    def test_is_the_matrix_of_plain_images(self, data, start, tmp_path):
+        settings = ['augment.pad=0', 'augment.flip=0', 'augment.erasing=0', 'run.compare_start=false', 'batch.size=12']
+        recipe = quick(*self.settings, *settings, 'run.whiten_images=72', f'model.checkpoint={start}')
+        train(recipe, data, tmp_path / 'run')
+        split = load_data(data).train
+        model = timm.create_model(f'local-dir:{start / "model"}', pretrained=True).eval()
+        transform = eval_transform(model.pretrained_cfg)
+        with torch.no_grad():
+            images = torch.stack([transform(Image.open(path).convert('RGB')) for path in split.paths])
+            plain = model(images).numpy()
+        matrix = load_file(tmp_path / 'run' / 'model' / 'model.safetensors')['whiten.matrix']
+        expected = whitening_matrix(plain, split.pids, 3.0)
+        # an epoch shows each image once or, to fill a batch, twice
+        assert np.abs(matrix.numpy() - expected).max() < 0.2 * np.abs(expected - np.eye(len(expected))).max()
+
+    def test_goes_on_in_a_further_run(self, data, start, tmp_path):
+        first = quick(*self.settings, 'run.compare_start=false', f'model.checkpoint={start}')
+        train(first, data, tmp_path / 'first')
+        train(quick('schedule.epochs=1', f'model.checkpoint={tmp_path / "first"}'), data, tmp_path / 'second')
+        weights = [load_file(tmp_path / run / 'model' / 'model.safetensors') for run in ('first', 'second')]
+        assert torch.equal(*(each['whiten.matrix'] for each in weights))
+        assert 'conv1.weight' in changed(*weights)
+
+
+class TestTeacher:
+    def test_of_another_width_pulls_cosines_of_pairs(self):
+        torch.manual_seed(0)
+        own, wanted = torch.randn(6, 8), torch.randn(6, 5)
+        a, b = (x.double() / x.double().norm(dim=1, keepdim=True) for x in (own, wanted))
+        expected = sum((float(a[i] @ a[j]) - float(b[i] @ b[j])) ** 2 for i in range(6) for j in range(6)) / 36
+        assert float(pull_loss(own, wanted)) == pytest.approx(expected, rel=1e-5)
+
+    def test_of_the_same_width_pulls_embeddings(self):
+        own = torch.randn(6, 8)
+        assert float(pull_loss(own, 3 * own)) == pytest.approx(0, abs=1e-6)
+        assert float(pull_loss(own, -own)) == pytest.approx(2)
+
+    def test_is_a_network_of_its_own(self, data, start, tmp_path):
+        teacher = f'local-dir:{start / "model"}'
+        settings = ['schedule.epochs=3', 'loss.classifier=none', 'loss.metric=none', 'loss.pull=1', 'augment.erasing=0']
+        train(quick(*settings, f'loss.teacher={teacher}'), data, tmp_path / 'run')
+        pulls = [float(row['pull']) for row in csv.DictReader((tmp_path / 'run' / 'steps.csv').open())]
+        assert sum(pulls[-3:]) < 0.8 * sum(pulls[:3])
+
+    @pytest.mark.parametrize(
+        ('settings', 'message'),
+        [
+            (['loss.teacher=dpa_resnet50.rendered'], r'needs loss\.pull above 0'),
+            (['loss.teacher=dpa_resnet18', 'loss.pull=1'], 'give a tag that has weights'),
+            (['loss.teacher=nobody', 'loss.pull=1'], 'nobody'),
+        ],
+    )
+    def test_wrong_ones(self, data, tmp_path, settings, message):
+        with pytest.raises(ValueError, match=message):
+            train(quick(*settings), data, tmp_path / 'run')
+
+
 class TestRecipe:
     def test_runs_as_it_is_written_with_small_weights(self, data, start, tmp_path):
         recipe = load_recipe('fine_tune')
         assert recipe.model.name == 'dpa_resnet50.rendered'
         small = [text for text in QUICK if text.startswith(('model.', 'data.', 'run.precision', 'run.tensorboard'))]
-        settings = [*small, 'batch.per_epoch=3', 'augment.pad=2', f'model.checkpoint={start}']
+        settings = [*small, 'run.whiten_images=64', f'model.checkpoint={start}']
         options = ['--recipe', 'fine_tune', '--data', str(data), '--out', str(tmp_path / 'run')]
         assert main(['train', *options, *settings]) == 0
         assert len(list(csv.DictReader((tmp_path / 'run' / 'metrics.csv').open()))) == 2
-        assert last(tmp_path / 'run')['step'] == 3 * recipe.schedule.epochs
+        assert last(tmp_path / 'run')['step'] == 0
 
 
 @pytest.mark.parametrize(
@@ -397,6 +476,9 @@ class TestRecipe:
         (['optim.anchor=101'], r'optim\.anchor must be'),
         (['optim.anchor=1'], 'random ones'),
         (['run.compare_start=true'], r'run\.compare_start needs weights'),
+        (['schedule.epochs=0'], 'nothing to do'),
+        (['run.whiten=0'], r'run\.whiten must be above 0'),
+        (['run.whiten=1', 'run.whiten_images=0'], r'run\.whiten_images must be at least 1'),
     ],
 )
 def test_what_is_wrong_shows_before_the_work(data, tmp_path, settings, message):

@@ -68,7 +68,7 @@ def test_early_sizes_that_do_not_fit(sizes, message):
 @pytest.mark.parametrize(
     ('schedule', 'message'),
     [
-        (ScheduleRecipe(epochs=0), 'epochs'),
+        (ScheduleRecipe(epochs=-1), 'epochs'),
         (ScheduleRecipe(epochs=3, warmup_epochs=3), 'nothing is left for the cosine'),
         (ScheduleRecipe(epochs=3, kind='step'), 'decay_epochs'),
         (ScheduleRecipe(warmup_factor=2), 'warmup_factor'),
