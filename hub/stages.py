@@ -91,10 +91,17 @@ def all_synthetic(stages: Sequence[Stage]) -> bool:
 
 
 def training_sources(stages: Sequence[Stage]) -> list[dict[str, Any]]:
-    """Entries of all data sets, see `list_source`; first those that the start of the first stage was trained on."""
+    """Entries of all data sets, see `list_source`; first those behind the first stage's start, and behind teachers."""
     start = start_sources(stages[0].recipe.model) if stages and _has_start(stages[0].recipe) else []
-    found = [*start, *(list_source(source) for stage in stages for source in stage.sources)]
+    teachers = [source for name in _teachers(stages) for source in start_sources(ModelRecipe(name=name))]
+    found = [*start, *teachers, *(list_source(source) for stage in stages for source in stage.sources)]
     return [source for number, source in enumerate(found) if source not in found[:number]]
+
+
+def _teachers(stages: Sequence[Stage]) -> list[str]:
+    """Weights whose embeddings were the aim of a stage."""
+    losses = [stage.recipe.loss for stage in stages]
+    return list(dict.fromkeys(loss.teacher for loss in losses if loss.pull and loss.teacher))
 
 
 def _has_start(recipe: Recipe) -> bool:
@@ -114,6 +121,9 @@ def describe_stages(stages: Sequence[Stage]) -> str:
             trunk = f' from the trunk of that `{before}`' if _is_other(before, stage.recipe.model.name) else ''
             text += f'\n{number}. {_describe_length(stage.recipe)}{trunk}: '
             text += 'the same images.' if same else _describe_sources(stage)
+    for name in _teachers(stages):
+        trained = _describe_known(ModelRecipe(name=name))
+        text += f'\n\nIts embeddings were pulled to those of the weights `{name}`{trained}.'
     if released_start(first.model):
         then = f'Then {_describe_length(first)}: ' if len(stages) == 1 else ''
         return f'{_describe_start(first.model)}\n\n{then}{text}'
@@ -125,10 +135,14 @@ def describe_stages(stages: Sequence[Stage]) -> str:
 def _describe_start(model: ModelRecipe) -> str:
     name = released_start(model)
     trunk = 'the trunk (all but attention and classifier) of ' if _takes_trunk(model, name) else ''
+    return f'Training started from {trunk}the weights `{name}` of timm-dpa{_describe_known(model)}.'
+
+
+def _describe_known(model: ModelRecipe) -> str:
+    """What the weights that a recipe starts from were trained on, as the end of a sentence; empty where unknown."""
     sources = start_sources(model)
     known = any('images' in source for source in sources)
-    trained = f', which were trained on {" and ".join(map(describe_source, sources))}' if known else ''
-    return f'Training started from {trunk}the weights `{name}` of timm-dpa{trained}.'
+    return f', which were trained on {" and ".join(map(describe_source, sources))}' if known else ''
 
 
 def _takes_trunk(model: ModelRecipe, released: str) -> bool:

@@ -16,7 +16,14 @@ from tests.support.vehicles import write_vehicles
 from timm_dpa.cli import main
 from timm_dpa.hub.cards import read_command
 from timm_dpa.hub.model_folder import build_folder
-from timm_dpa.hub.stages import all_synthetic, describe_stages, find_run, training_stages, write_recipes
+from timm_dpa.hub.stages import (
+    all_synthetic,
+    describe_stages,
+    find_run,
+    training_sources,
+    training_stages,
+    write_recipes,
+)
 from timm_dpa.hub.weights import MODELS
 from timm_dpa.train.loop import train
 from timm_dpa.train.provenance import write_about
@@ -212,6 +219,22 @@ class TestStart:
         assert texts[1].startswith('Training started from the weights `dpa_resnet50.rendered`')
         assert (recipes[0]['name'], recipes[0]['init_from']) == ('dpa_resnet50', 'dpa_resnet50.rendered')
         assert (recipes[1]['name'], recipes[1]['init_from']) == ('dpa_resnet50.rendered', None)
+
+    def test_weights_whose_embeddings_were_the_aim_are_named(self, trained, tmp_path):
+        run = changed(trained, tmp_path / 'run')
+        recipe = yaml.safe_load((run / 'recipe.yaml').read_text())
+        recipe['loss'].update(pull=1.0, teacher='dpa_resnet50.rendered')
+        (run / 'recipe.yaml').write_text(yaml.safe_dump(recipe))
+        stages = training_stages(run)
+        assert describe_stages(stages).endswith(
+            'Its embeddings were pulled to those of the weights `dpa_resnet50.rendered`, which were trained on 36,000 '
+            'synthetic images of 3,000 vehicles ("timm-dpa rendered vehicles").'
+        )
+        assert [source['images'] for source in training_sources(stages)] == [36000, 48]
+        assert all_synthetic(stages)
+        recipe['loss'].update(teacher='hf-hub:somebody/else')
+        (run / 'recipe.yaml').write_text(yaml.safe_dump(recipe))
+        assert not all_synthetic(training_stages(run))
 
     def test_something_of_two_weights_is_of_unknown_origin(self, trained, tmp_path):
         model = {'name': 'dpa_resnet50.rendered', 'init_from': 'gone/weights.pth', 'args': {}}
