@@ -46,7 +46,9 @@ def load_about(path: Path) -> dict[str, Any]:
     return about
 
 
-def write_about(folder: Path, name: str, description: str, synthetic: bool, **more: str) -> None:
-    """Write `dataset.json`; `more` is `license`, `credit`, and `protocol` of a set that its layout's does not fit."""
-    about = {'name': name, 'description': description, 'synthetic': synthetic, **more}
+def write_about(folder: Path, name: str, description: str, synthetic: bool, **more: str | None) -> None:
+    """Write `dataset.json`; `more` is `license`, `credit`, and `protocol` of a set that its layout's does not fit,
+    or None for what it does not say."""
+    said = {key: value for key, value in more.items() if value is not None}
+    about = {'name': name, 'description': description, 'synthetic': synthetic, **said}
     (folder / ABOUT_FILE).write_text(json.dumps(about, indent=2) + '\n', encoding='utf-8')

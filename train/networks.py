@@ -205,6 +205,7 @@ def write_model_folder(model: nn.Module, model_args: dict[str, Any], image_size:
         OSError: it cannot be written; what was there is still there.
     """
     cfg = model.pretrained_cfg
+    cfg['tag'] = ''  # that of the weights at the start, which these are not
     cfg['input_size'] = (3, *image_size)
     if cfg.get('pool_size'):
         reduction = model.feature_info[-1]['reduction']
