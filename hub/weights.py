@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard
-from timm.models import get_pretrained_cfg, list_models
+from timm.models import PretrainedCfg, list_models
 
 from timm_dpa.downloads import file_sha256
+from timm_dpa.dpa_resnet import _cfg
 from timm_dpa.train.checkpoints import write_atomically
 
 from .cards import read_command, read_metrics, read_sources
@@ -155,7 +156,7 @@ def describe_release(folder: str | os.PathLike[str], tag: str, repo: str) -> Rel
         command=read_command(card),
         trained_on=read_sources(card),
     )
-    usual = get_pretrained_cfg(release.architecture).to_dict()
+    usual = PretrainedCfg(**_cfg()).to_dict()  # not those of a tag, on which no other is built
     ours = config['pretrained_cfg']
     cfg = {key: ours[key] for key in _CFG_KEYS if key in ours and ours[key] != _as_json(usual.get(key))}
     return dataclasses.replace(release, cfg=cfg)

@@ -217,11 +217,9 @@ class TestErrors:
         assert snapshot(places['tmp'], places['crops'].parent) == before
 
     def test_vectors_of_another_width(self, run, crops, vectors):
-        status, _, errors = run(
-            'search', '--query', crops, '--gallery', vectors, *MODEL[2:], '--model', 'reid_resnet50'
-        )
+        status, _, errors = run('search', '--query', crops, '--gallery', vectors, *MODEL[2:], '--model', 'spa_resnet50')
         assert status == 2
-        assert 'its vectors have 512 numbers, those of reid_resnet50 2048; use the model that made them' in errors
+        assert 'its vectors have 512 numbers, those of spa_resnet50 2048; use the model that made them' in errors
 
 
 class TestSearch:
