@@ -6,6 +6,7 @@ Each class takes and gives an RGB PIL image; all random numbers come from `rando
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 
 import numpy as np
 from PIL import Image
@@ -38,12 +39,8 @@ class RandomBox:
         return f'{type(self).__name__}({self.reach})'
 
 
-class RandomShadow:
-    """Lay the shadow of something across the image: an edge, the gaps between leaves, fronds of a palm, or poles.
-
-    Args:
-        probability: of a shadow, 0..1.
-    """
+class _Sometimes(ABC):
+    """Changes an image with a probability, 0..1."""
 
     def __init__(self, probability: float) -> None:
         self.probability = probability
@@ -51,7 +48,23 @@ class RandomShadow:
     def __call__(self, image: Image.Image) -> Image.Image:
         if random.random() >= self.probability:
             return image
-        rng = np.random.default_rng(random.getrandbits(64))
+        return self._change(image, np.random.default_rng(random.getrandbits(64)))
+
+    @abstractmethod
+    def _change(self, image: Image.Image, rng: np.random.Generator) -> Image.Image: ...
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.probability})'
+
+
+class RandomShadow(_Sometimes):
+    """Lay the shadow of something across the image: an edge, the gaps between leaves, fronds of a palm, or poles.
+
+    Args:
+        probability: of a shadow, 0..1.
+    """
+
+    def _change(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         field = rng.choice([_edge, _leaves, _fronds, _poles], p=[0.3, 0.35, 0.15, 0.2])(rng)
         soft = rng.uniform(0.03, 0.4)
         cover = _enlarged(np.clip(field / soft + 0.5, 0, 1), image.size)
@@ -60,24 +73,15 @@ class RandomShadow:
         factors = 1 - cover[..., None] * (1 - np.minimum(left, 1.0)).astype(np.float32)
         return _image(np.asarray(image, np.float32) * factors)
 
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}({self.probability})'
 
-
-class RandomGlare:
+class RandomGlare(_Sometimes):
     """Add reflections of the sky or the sun: soft, bright patches, as they wander over roofs and glass.
 
     Args:
         probability: of any, 0..1.
     """
 
-    def __init__(self, probability: float) -> None:
-        self.probability = probability
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        if random.random() >= self.probability:
-            return image
-        rng = np.random.default_rng(random.getrandbits(64))
+    def _change(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         x, y = _grid()
         cover = np.zeros_like(x)
         for _ in range(int(rng.integers(1, 4))):
@@ -91,9 +95,6 @@ class RandomGlare:
         sky = np.sort(rng.uniform(190, 255, 3)).astype(np.float32)  # white to blue
         pixels = np.asarray(image, np.float32)
         return _image(pixels + share * np.maximum(sky - pixels, 0))
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}({self.probability})'
 
 
 class RandomTone:
