@@ -31,7 +31,7 @@ def _read_carried():
     if which == 'full':
         return None
     first = {}
-    for entry in json.loads(Path('timm_dpa', 'weights.json').read_text(encoding='utf-8'))['weights']:
+    for entry in json.loads(Path('timm_dpa', 'weights', 'manifest.json').read_text(encoding='utf-8'))['weights']:
         first.setdefault(entry['architecture'], f'{entry["architecture"]}.{entry["tag"]}')
     return [first[architecture] for architecture in _SLIM if architecture in first]
 

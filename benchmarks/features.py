@@ -16,7 +16,7 @@ import torch
 from timing import paired_ratio, show
 
 from timm_dpa import FeatureExtractor
-from timm_dpa.demo import draw_vehicle
+from timm_dpa.train.data.toy_vehicles import draw_vehicle
 
 
 def main() -> None:

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from timing import paired_ratio, show
 
-from timm_dpa.train.drawn import draw_data_set
-from timm_dpa.train.loop import _Run
-from timm_dpa.train.processes import Processes
-from timm_dpa.train.recipe import Recipe
-from timm_dpa.train.runlog import RunLog
+from timm_dpa.train.data.toy import draw_data_set
+from timm_dpa.train.recipes.recipe import Recipe
+from timm_dpa.train.run.distributed import Processes
+from timm_dpa.train.run.log import RunLog
+from timm_dpa.train.run.trainer import _Run
 
 
 def main() -> None:

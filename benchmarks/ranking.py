@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from timing import paired_ratio, show
 
-from timm_dpa.train.metrics import evaluate
-from timm_dpa.train.reranking import rerank
+from timm_dpa.train.evaluation.metrics import evaluate
+from timm_dpa.train.evaluation.reranking import rerank
 
 WIDTH = 2048
 #: name -> queries, gallery images, vehicles, cameras (0: unknown), target

@@ -12,8 +12,8 @@ import argparse
 import csv
 from pathlib import Path
 
-from timm_dpa.train.loop import train
-from timm_dpa.train.recipe import load_recipe
+from timm_dpa.train.recipes.recipe import load_recipe
+from timm_dpa.train.run.trainer import train
 
 VARIANTS: dict[str, list[str]] = {
     'strong': [],

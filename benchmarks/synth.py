@@ -17,9 +17,9 @@ from pathlib import Path
 
 from timing import paired_ratio, show
 
-from timm_dpa.train.synthetic.dataset import Plan, count_cores, render_data_set, render_identity
-from timm_dpa.train.synthetic.scenes import Studio
-from timm_dpa.train.synthetic.tracing import Scene
+from timm_dpa.synth.dataset import Plan, count_cores, render_data_set, render_identity
+from timm_dpa.synth.render.tracing import Scene
+from timm_dpa.synth.world.scenes import Studio
 
 
 class _Rays:

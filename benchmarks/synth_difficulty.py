@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from timm_dpa.train.datasets import QueryGallery, draw_protocol, load_data
-from timm_dpa.train.metrics import evaluate
-from timm_dpa.train.synthetic.dataset import Plan, render_data_set
+from timm_dpa.synth.dataset import Plan, render_data_set
+from timm_dpa.train.data.datasets import QueryGallery, draw_protocol, load_data
+from timm_dpa.train.evaluation.metrics import evaluate
 
 
 def histogram(image: Image.Image) -> np.ndarray:

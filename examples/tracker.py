@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image
 
 from timm_dpa import FeatureExtractor
-from timm_dpa.cli_options import check_output, model_source
-from timm_dpa.demo import draw_car, park
-from timm_dpa.images import find_images
+from timm_dpa.cli.common import check_output, model_source
+from timm_dpa.embedding.images import find_images
+from timm_dpa.train.data.toy_vehicles import draw_car, park
 
 
 def cut(frame: np.ndarray, boxes: list[list[float]], bgr: bool = False) -> list[np.ndarray]:

@@ -25,8 +25,8 @@ from transformers import AutoImageProcessor, AutoModel, pipeline
 from transformers.utils import logging
 
 import timm_dpa  # registers the models
-from timm_dpa.cli_options import check_output, model_source
-from timm_dpa.images import find_images
+from timm_dpa.cli.common import check_output, model_source
+from timm_dpa.embedding.images import find_images
 
 
 class Embedder:

@@ -16,9 +16,9 @@ from timm.layers import to_2tuple
 from torch import nn
 
 import timm_dpa  # noqa: F401  registers the models
-from timm_dpa.downloads import difference
-from timm_dpa.norm import VectorBatchNorm
-from timm_dpa.train.networks import write_model_folder
+from timm_dpa.layers.norm import VectorBatchNorm
+from timm_dpa.train.run.networks import write_model_folder
+from timm_dpa.weights.fetch import difference
 
 __all__ = ['ConversionReport', 'convert_checkpoint']
 

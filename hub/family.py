@@ -12,19 +12,19 @@ from pathlib import Path
 from timm.models import list_models
 
 from timm_dpa import FeatureExtractor
-from timm_dpa.downloads import file_sha256
-from timm_dpa.train.checkpoints import write_atomically
-from timm_dpa.train.datasets import ReIDData, default_draws, load_data
-from timm_dpa.train.evaluation import check_protocol, evaluate_model, write_evaluation
-from timm_dpa.train.loop import train
-from timm_dpa.train.mixing import load_sources
-from timm_dpa.train.processes import joined_processes
-from timm_dpa.train.provenance import describe_data
-from timm_dpa.train.recipe import Recipe
+from timm_dpa.train.data.datasets import ReIDData, default_draws, load_data
+from timm_dpa.train.data.mixing import load_sources
+from timm_dpa.train.data.provenance import describe_data
+from timm_dpa.train.evaluation.evaluate import check_protocol, evaluate_model, write_evaluation
+from timm_dpa.train.recipes.recipe import Recipe
+from timm_dpa.train.run.checkpoints import write_atomically
+from timm_dpa.train.run.distributed import joined_processes
+from timm_dpa.train.run.trainer import train
+from timm_dpa.weights.fetch import file_sha256
 
-from .model_folder import check_licence, is_finished
+from .folder import check_licence, is_finished
+from .lineage import Stage
 from .release import release_model
-from .stages import Stage
 from .weights import Release, load_releases
 
 __all__ = ['choose_architectures', 'train_family']

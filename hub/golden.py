@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from timm_dpa import FeatureExtractor
-from timm_dpa.demo import draw_vehicle
-from timm_dpa.downloads import WeightsError
+from timm_dpa.train.data.toy_vehicles import draw_vehicle
+from timm_dpa.weights.fetch import WeightsError
 
 __all__ = ['GOLDEN_FILE', 'check_golden', 'write_golden']
 

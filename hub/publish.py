@@ -12,9 +12,9 @@ from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
 from timm_dpa import __version__
-from timm_dpa.downloads import file_sha256
+from timm_dpa.weights.fetch import file_sha256
 
-from .model_folder import build_folder, check_repo_id, is_finished, reuse_folder
+from .folder import build_folder, check_repo_id, is_finished, reuse_folder
 from .weights import MANIFEST, MODELS, Release, describe_release, load_releases, record_release
 
 __all__ = ['PublishError', 'Published', 'prepare', 'publish', 'publish_all']

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from .model_folder import build_folder, read_architecture
+from .folder import build_folder, read_architecture
 from .weights import MANIFEST, MODELS, Release, describe_release, load_releases, record_release
 
 __all__ = ['release_model']

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from timm_dpa.downloads import read_manifest
-from timm_dpa.train.networks import pretrained_origin, released_start
-from timm_dpa.train.recipe import ModelRecipe
+from timm_dpa.train.recipes.recipe import ModelRecipe
+from timm_dpa.train.run.networks import pretrained_origin, released_start
+from timm_dpa.weights.fetch import read_manifest
 
 __all__ = ['apply_about', 'describe_source', 'list_source', 'real_sources', 'start_sources', 'terms']
 
@@ -15,7 +15,7 @@ _KEYS = ('license', 'credit')
 
 
 def list_source(data: dict[str, Any]) -> dict[str, Any]:
-    """The entry of a data set, see `timm_dpa.train.provenance.describe_data`.
+    """The entry of a data set, see `timm_dpa.train.data.provenance.describe_data`.
 
     Returns:
         `name`; `synthetic`, whether that is known; `images`, `identities` and `revision` of its training part; and

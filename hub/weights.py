@@ -1,4 +1,4 @@
-"""The manifest `timm_dpa/weights.json`: which released weights exist. timm's tags are registered from it.
+"""The manifest `timm_dpa/weights/manifest.json`: which released weights exist. timm's tags are registered from it.
 
 A list `weights` of entries with the keys of `Release`. `repo` is `org/name`, or `name` until it has been published.
 """
@@ -17,16 +17,16 @@ from typing import Any
 from huggingface_hub import ModelCard
 from timm.models import PretrainedCfg, list_models
 
-from timm_dpa.downloads import file_sha256
 from timm_dpa.dpa_resnet import _cfg
-from timm_dpa.train.checkpoints import write_atomically
+from timm_dpa.train.run.checkpoints import write_atomically
+from timm_dpa.weights.fetch import file_sha256
 
-from .cards import read_command, read_metrics, read_sources
+from .card import read_command, read_metrics, read_sources
 
 __all__ = ['MANIFEST', 'MODELS', 'Release', 'describe_release', 'load_releases', 'record_release']
 
 #: the package's own manifest; in a source tree it is the one in git
-MANIFEST = Path(str(files('timm_dpa').joinpath('weights.json')))
+MANIFEST = Path(str(files('timm_dpa').joinpath('weights', 'manifest.json')))
 #: folders of released models, `<architecture>.<tag>`, exactly as on the Hub
 MODELS = Path(__file__).parent / 'models'
 
@@ -133,7 +133,7 @@ def record_release(release: Release, path: Path = MANIFEST, default: bool = Fals
 
 
 def describe_release(folder: str | os.PathLike[str], tag: str, repo: str) -> Release:
-    """The entry of a finished folder, see `timm_dpa.hub.model_folder`.
+    """The entry of a finished folder, see `timm_dpa.hub.folder`.
 
     Raises:
         ValueError: a model that no tag can stand for, because it is none of ours or has options of its own.

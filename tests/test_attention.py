@@ -5,9 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.layers.test_odconv import released_state
 from tests.support import reference
 from tests.support.modules import float64_state, randomise
-from tests.test_odconv import released_state
 from timm_dpa import ChannelPoolingAttention, DualPoolingAttention, SpatialPoolingAttention, create_stage_attn
 from timm_dpa.attention import ATTN_LAYERS, _gated
 

@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 from tests.support.models import TINY, tiny
-from timm_dpa.demo import draw_vehicle
-from timm_dpa.export import export_model
-from timm_dpa.features import FeatureExtractor
-from timm_dpa.train.networks import save_model_folder
-from timm_dpa.train.recipe import ModelRecipe
+from timm_dpa.embedding.export import export_model
+from timm_dpa.embedding.extractor import FeatureExtractor
+from timm_dpa.train.data.toy_vehicles import draw_vehicle
+from timm_dpa.train.recipes.recipe import ModelRecipe
+from timm_dpa.train.run.networks import save_model_folder
 
 FOLDER = Path(__file__).parents[1] / 'examples'
 PROGRAMS = sorted(path.stem for path in FOLDER.glob('*.py'))
@@ -497,6 +497,6 @@ class TestOnnxService:
 
 def extractor_items(path: Path) -> list[Image.Image]:
     """The image as FeatureExtractor decodes it."""
-    from timm_dpa.images import iter_images, load_rgb
+    from timm_dpa.embedding.images import iter_images, load_rgb
 
     return [load_rgb(item) for item in iter_images(path)]

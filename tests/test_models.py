@@ -109,7 +109,7 @@ class TestRegistration:
             'size': weights.stat().st_size,
             'cfg': {'input_size': (3, 128, 128)},
         }
-        (package / 'weights.json').write_text(json.dumps({'weights': [entry]}), encoding='utf-8')
+        (package / 'weights' / 'manifest.json').write_text(json.dumps({'weights': [entry]}), encoding='utf-8')
         script = f"""
 import timm, timm_dpa, torch
 from timm.models import get_pretrained_cfg

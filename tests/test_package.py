@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import timm_dpa
-from timm_dpa.demo import draw_vehicle
-from timm_dpa.zoo import zoo_table
+from timm_dpa.catalog import zoo_table
+from timm_dpa.train.data.toy_vehicles import draw_vehicle
 
 README = Path(__file__).parents[1].joinpath('README.md').read_text(encoding='utf-8')
 

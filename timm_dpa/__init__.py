@@ -6,11 +6,11 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from .attention import ChannelPoolingAttention, DualPoolingAttention, SpatialPoolingAttention, create_stage_attn
-from .downloads import WeightsError
 from .dpa_resnet import ReIDResNet
-from .odconv import ODConv2d
-from .pooling import AvgPool, GeMPool, MinPool, SoftPool
+from .layers.odconv import ODConv2d
+from .layers.pooling import AvgPool, GeMPool, MinPool, SoftPool
 from .reid_timm import ReIDBackbone
+from .weights.fetch import WeightsError
 
 try:
     __version__ = version('timm-dpa')
@@ -35,7 +35,7 @@ __all__ = [
     'load_weights',
 ]
 
-_LAZY = {'FeatureExtractor': 'features', 'init_backbone': 'init_weights', 'load_weights': 'init_weights'}
+_LAZY = {'FeatureExtractor': 'embedding.extractor', 'init_backbone': 'weights.init', 'load_weights': 'weights.init'}
 
 
 def __getattr__(name: str):

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from timm.layers import NonLocalAttn, create_attn, to_2tuple
 from torch import nn
 
-from .norm import VectorBatchNorm
-from .odconv import ODConv2d, product_over_channels
-from .pooling import PoolingPair, SoftPool
+from .layers.norm import VectorBatchNorm
+from .layers.odconv import ODConv2d, product_over_channels
+from .layers.pooling import PoolingPair, SoftPool
 
 torch.fx.wrap('product_over_channels')  # a leaf here too
 

@@ -20,10 +20,10 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
 from .attention import create_stage_attn
-from .downloads import ORG_VARIABLE, build_checked, hub_repository, packaged_weights, read_manifest
-from .norm import InstanceBatchNorm2d, VectorBatchNorm
-from .pooling import GeMPool
-from .whitening import Whitening
+from .layers.norm import InstanceBatchNorm2d, VectorBatchNorm
+from .layers.pooling import GeMPool
+from .layers.whitening import Whitening
+from .weights.fetch import ORG_VARIABLE, build_checked, hub_repository, packaged_weights, read_manifest
 
 __all__ = [
     'GlobalGeMPool',

@@ -12,10 +12,10 @@ from timm.layers import SelectAdaptivePool2d
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
-from .downloads import build_checked
 from .dpa_resnet import GlobalGeMPool
-from .norm import VectorBatchNorm
-from .whitening import Whitening
+from .layers.norm import VectorBatchNorm
+from .layers.whitening import Whitening
+from .weights.fetch import build_checked
 
 __all__ = ['ReIDBackbone', 'reid_timm']
 

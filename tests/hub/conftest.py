@@ -7,8 +7,8 @@ import pytest
 
 from tests.support.runs import quick
 from tests.support.vehicles import write_vehicles
-from timm_dpa.train.loop import train
-from timm_dpa.train.provenance import write_about
+from timm_dpa.train.data.provenance import write_about
+from timm_dpa.train.run.trainer import train
 
 
 @pytest.fixture(scope='session')

@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-import timm_dpa.train.networks
+import timm_dpa.train.run.networks
+from tests.layers.test_odconv import FIXTURE, released_state
 from tests.support.foreign_networks import ChannelGate, FastReID, SpatialGate, TorchReID, calibrated
-from tests.test_odconv import FIXTURE, released_state
 from timm_dpa.hub.convert import convert_checkpoint
 
 SBS = {'non_local': {2: 2, 3: 3}, 'gem': True}
@@ -200,7 +200,7 @@ class TestWhatIsWritten:
             (folder / 'model.safetensors').write_bytes(b'some')
             raise SafetensorError('No space left on device')
 
-        monkeypatch.setattr(timm_dpa.train.networks, 'save_for_hf', fill)
+        monkeypatch.setattr(timm_dpa.train.run.networks, 'save_for_hf', fill)
         with pytest.raises(OSError, match='No space left'):
             convert_checkpoint(path, 'torchreid', tmp_path / 'out')
         assert list(tmp_path.iterdir()) == [path]

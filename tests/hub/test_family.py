@@ -10,11 +10,11 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from tests.support.vehicles import write_vehicles
-from timm_dpa.cli import main
+from timm_dpa.cli.main import main
 from timm_dpa.hub.family import choose_architectures, train_family
 from timm_dpa.hub.weights import load_releases
-from timm_dpa.train.provenance import write_about
-from timm_dpa.train.recipe import Recipe
+from timm_dpa.train.data.provenance import write_about
+from timm_dpa.train.recipes.recipe import Recipe
 
 #: full architectures, since a tag can say no options, but hardly any images
 SETTINGS = [

@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 from tests.support.runs import quick
 from tests.support.vehicles import write_vehicles
 from timm_dpa import FeatureExtractor, init_backbone, load_weights
+from timm_dpa.hub.folder import build_folder
 from timm_dpa.hub.golden import check_golden
 from timm_dpa.hub.half import store_half
-from timm_dpa.hub.model_folder import build_folder
-from timm_dpa.train.datasets import load_data
-from timm_dpa.train.evaluation import evaluate_model
-from timm_dpa.train.loop import train
+from timm_dpa.train.data.datasets import load_data
+from timm_dpa.train.evaluation.evaluate import evaluate_model
+from timm_dpa.train.run.trainer import train
 
 
 @pytest.fixture(scope='module')

@@ -13,10 +13,10 @@ from tests.support.hub_client import TOKEN, HubClient, embed
 from tests.support.hub_server import ALWAYS, CutUpload, LoopbackHub, Refuse
 from tests.support.hub_storage import Account, Repository
 from tests.support.site import copy_package, models_of
-from timm_dpa.hub.model_folder import build_folder
+from timm_dpa.hub.folder import build_folder
 from timm_dpa.hub.weights import describe_release
-from timm_dpa.train.networks import save_model_folder
-from timm_dpa.train.recipe import ModelRecipe
+from timm_dpa.train.recipes.recipe import ModelRecipe
+from timm_dpa.train.run.networks import save_model_folder
 
 FILES = {'README.md', 'config.json', 'model.safetensors', 'ranks.png', 'recipe.yaml', 'test/golden.safetensors'}
 
@@ -161,7 +161,7 @@ class TestRun:
 
 class TestManifest:
     def test_all_go_to_an_organisation_and_the_manifest_says_where(self, hub, client, site, released, tmp_path):
-        manifest = site / 'timm_dpa' / 'weights.json'
+        manifest = site / 'timm_dpa' / 'weights' / 'manifest.json'
         out = published(client, '--all', '--org', 'org')
         revision = commits(hub, 'org/reid-random')[0]
         assert revision in out
@@ -180,7 +180,7 @@ class TestManifest:
         assert [line for line in hub.requests if line.startswith('GET mirror/reid-random ')]
 
     def test_a_tag_of_ones_own_is_noted(self, hub, client, site, released):
-        manifest = site / 'timm_dpa' / 'weights.json'
+        manifest = site / 'timm_dpa' / 'weights' / 'manifest.json'
         published(client, str(released), '--repo-id', 'org/noted', '--tag', 'mine')
         entry = json.loads(manifest.read_text())['weights'][-1]
         assert (entry['architecture'], entry['tag']) == ('reid_resnet18', 'mine')
@@ -189,7 +189,7 @@ class TestManifest:
     def test_folders_that_are_not_those_of_the_manifest_stop_all(self, hub, client, site):
         weights = site / 'timm_dpa' / 'hub' / 'models' / 'reid_resnet18.random' / 'model.safetensors'
         good = weights.read_bytes()
-        manifest = site / 'timm_dpa' / 'weights.json'
+        manifest = site / 'timm_dpa' / 'weights' / 'manifest.json'
         before = manifest.read_text()
         manifest.write_text(json.dumps({'weights': json.loads(before)['weights'][:1]}))
         try:

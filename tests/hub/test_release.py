@@ -19,13 +19,13 @@ from tests.support.hub_client import TOKEN, HubClient, embed
 from tests.support.hub_server import LoopbackHub
 from tests.support.hub_storage import Account
 from tests.support.site import copy_package, models_of
-from timm_dpa.cli import main
-from timm_dpa.demo import draw_vehicle
-from timm_dpa.downloads import file_sha256
+from timm_dpa.cli.main import main
 from timm_dpa.hub.golden import check_golden
 from timm_dpa.hub.half import store_half
 from timm_dpa.hub.release import release_model
 from timm_dpa.hub.weights import load_releases
+from timm_dpa.train.data.toy_vehicles import draw_vehicle
+from timm_dpa.weights.fetch import file_sha256
 
 PROJECT = Path(__file__).parents[2]
 FILES = ['README.md', 'config.json', 'model.safetensors', 'ranks.png', 'recipe.yaml', 'test/golden.safetensors']
@@ -71,7 +71,7 @@ def site(standard, evaluated, tmp_path_factory) -> Path:
     release_model(
         standard,
         'squares',
-        manifest=site / 'timm_dpa' / 'weights.json',
+        manifest=site / 'timm_dpa' / 'weights' / 'manifest.json',
         models=models_of(site),
         results=[evaluated],
         half=True,
@@ -92,7 +92,7 @@ class TestFolder:
         assert check_golden(models_of(site) / NAME) <= 1e-5
 
     def test_manifest_has_digest_metrics_and_command(self, site, standard, evaluated):
-        (release,) = load_releases(site / 'timm_dpa' / 'weights.json')
+        (release,) = load_releases(site / 'timm_dpa' / 'weights' / 'manifest.json')
         weights = (models_of(site) / NAME / 'model.safetensors').read_bytes()
         assert (release.name, release.repo, release.revision) == (NAME, NAME, None)
         assert (release.sha256, release.size) == (hashlib.sha256(weights).hexdigest(), len(weights))
@@ -115,7 +115,7 @@ class TestFolder:
         assert run_python(code, site, tmp_path)[0].strip() == '(1, 512) 1.0'
 
     def test_nothing_is_overwritten_and_nothing_stays_after_an_error(self, site, standard, trained, tmp_path):
-        manifest, models = site / 'timm_dpa' / 'weights.json', models_of(site)
+        manifest, models = site / 'timm_dpa' / 'weights' / 'manifest.json', models_of(site)
         before = listing(site)
         with pytest.raises(FileExistsError, match='is there already'):
             release_model(standard, 'squares', manifest=manifest, models=models)
@@ -142,7 +142,7 @@ print(embed(model) == embed(timm.create_model('{NAME}', pretrained=True)), embed
     def test_by_its_architecture_alone_without_a_connection(self, site, expected, tmp_path):
         """And by commands, which warn of random weights otherwise."""
         draw_vehicle(0, 0).save(tmp_path / 'crop.jpg')
-        code = f'{self.CODE}\nfrom timm_dpa.cli import main\n'
+        code = f'{self.CODE}\nfrom timm_dpa.cli.main import main\n'
         code += "main('embed crop.jpg --model reid_resnet18 --out v.safetensors'.split())"
         out, errors = run_python(code, site, tmp_path, search=True)
         assert out.startswith(f"['{NAME}']\nsquares 0 (3, 32, 32)\nTrue {expected}\n")
@@ -157,7 +157,7 @@ print(embed(model) == embed(timm.create_model('{NAME}', pretrained=True)), embed
         where = str(models_of(site) / NAME / 'model.safetensors')
         code = f"""
 import timm, timm_dpa
-from timm_dpa.cli import main
+from timm_dpa.cli.main import main
 print([name for name in timm.list_pretrained() if 'squares' in name])
 for create in (timm.create_model, timm_dpa.FeatureExtractor):
     for name in ('reid_resnet18', '{NAME}'):
@@ -236,14 +236,14 @@ class TestBuilt:
     ):
         assert not models_of(build(tree, tmp_path / 'without')).exists()
 
-        manifest = json.loads((site / 'timm_dpa' / 'weights.json').read_text())
+        manifest = json.loads((site / 'timm_dpa' / 'weights' / 'manifest.json').read_text())
         sha256, size = file_sha256(others), others.stat().st_size
         for tag in ('one', 'two'):
             entry = {'architecture': 'dpa_resnet18', 'tag': tag, 'repo': f'dpa.{tag}', 'sha256': sha256, 'size': size}
             manifest['weights'].append(entry)
             (tree / 'hub' / 'models' / f'dpa_resnet18.{tag}').mkdir(parents=True)
             shutil.copy(others, tree / 'hub' / 'models' / f'dpa_resnet18.{tag}')
-        (tree / 'timm_dpa' / 'weights.json').write_text(json.dumps(manifest))
+        (tree / 'timm_dpa' / 'weights' / 'manifest.json').write_text(json.dumps(manifest))
         shutil.copytree(models_of(site) / NAME, tree / 'hub' / 'models' / NAME)
 
         full = build(tree, tmp_path / 'full')
@@ -292,7 +292,7 @@ class TestHub:
                 status, out, errors = client.cli('publish', '--all', '--org', 'org')
                 assert status == 0, errors
             repository = hub.repos[f'org/{NAME}']
-            (release,) = load_releases(site / 'timm_dpa' / 'weights.json')
+            (release,) = load_releases(site / 'timm_dpa' / 'weights' / 'manifest.json')
             assert (release.repo, release.revision) == (f'org/{NAME}', repository.history()[0].id)
             uploaded = repository.contents()
             del uploaded['.gitattributes']
@@ -329,7 +329,9 @@ class TestCommand:
         assert status == 0, errors
         assert f"timm.create_model('{NAME}', pretrained=True)" in out
         assert listing(models_of(empty)) == listing(models_of(site))
-        assert (empty / 'timm_dpa' / 'weights.json').read_text() == (site / 'timm_dpa' / 'weights.json').read_text()
+        assert (empty / 'timm_dpa' / 'weights' / 'manifest.json').read_text() == (
+            site / 'timm_dpa' / 'weights.json'
+        ).read_text()
 
     @pytest.mark.parametrize(
         ('argv', 'message'),

@@ -13,7 +13,7 @@ from tests.hub.test_family import SETTINGS
 from tests.hub.test_release import UNREACHABLE, run_python
 from tests.support.hub_client import HubClient
 from tests.support.site import copy_package, models_of
-from timm_dpa.hub.model_folder import build_folder
+from timm_dpa.hub.folder import build_folder
 from timm_dpa.hub.release import release_model
 from timm_dpa.hub.sources import list_source
 from timm_dpa.hub.weights import describe_release, load_releases
@@ -114,7 +114,9 @@ class TestCard:
 def client(standard, tmp_path_factory):
     """A copy of the package with one release, of synthetic images."""
     site = copy_package(tmp_path_factory.mktemp('site'))
-    release_model(standard, 'squares', manifest=site / 'timm_dpa' / 'weights.json', models=models_of(site), half=True)
+    release_model(
+        standard, 'squares', manifest=site / 'timm_dpa' / 'weights' / 'manifest.json', models=models_of(site), half=True
+    )
     with HubClient(tmp_path_factory.mktemp('home'), UNREACHABLE, site) as client:
         yield client
 
@@ -136,7 +138,7 @@ def released(client, mixed, about) -> HubClient:
 
 class TestReleases:
     def test_a_new_default_goes_before_the_others(self, released, tmp_path):
-        names = [release.name for release in load_releases(released.site / 'timm_dpa' / 'weights.json')]
+        names = [release.name for release in load_releases(released.site / 'timm_dpa' / 'weights' / 'manifest.json')]
         assert names == ['reid_resnet18.street', 'reid_resnet18.squares']
         assert {path.name for path in models_of(released.site).iterdir()} == set(names)
         code = """

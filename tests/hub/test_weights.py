@@ -14,11 +14,11 @@ import torch
 
 import timm_dpa
 from tests.support.site import copy_package
+from timm_dpa.hub.folder import build_folder
 from timm_dpa.hub.golden import check_golden
-from timm_dpa.hub.model_folder import build_folder
 from timm_dpa.hub.weights import MANIFEST, MODELS, Release, describe_release, load_releases, record_release
-from timm_dpa.train.networks import save_model_folder
-from timm_dpa.train.recipe import ModelRecipe
+from timm_dpa.train.recipes.recipe import ModelRecipe
+from timm_dpa.train.run.networks import save_model_folder
 
 GOOD = Release('dpa_resnet18', 'drawn', 'somebody/dpa', sha256='0' * 64, size=10, revision='a' * 40)
 
@@ -43,7 +43,7 @@ def manifest(tmp_path) -> Path:
 
 
 def test_manifest_of_the_package_is_valid():
-    assert Path(timm_dpa.__file__).parent / 'weights.json' == MANIFEST
+    assert Path(timm_dpa.__file__).parent / 'weights' / 'manifest.json' == MANIFEST
     releases = load_releases()
     there = {path.name for path in MODELS.glob('*') if (path / 'model.safetensors').is_file()}
     assert there <= {release.name for release in releases}

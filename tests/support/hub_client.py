@@ -92,7 +92,7 @@ def _create(name: str, **kwargs: Any) -> Any:
 
 
 def _cli(argv: list[str]) -> Any:
-    from timm_dpa.cli import main
+    from timm_dpa.cli.main import main
 
     out, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from timm_dpa.train.metrics import evaluate, evaluate_draws
+from timm_dpa.train.evaluation.metrics import evaluate, evaluate_draws
 
 
 def data() -> tuple[np.ndarray, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from timm_dpa.train.recipe import Recipe
+from timm_dpa.train.recipes.recipe import Recipe
 
 #: a shallow and narrow dpa_resnet18 at 32 px: an epoch of tests.support.vehicles takes a fraction of a second
 QUICK = (

@@ -11,6 +11,7 @@ from typing import Any
 
 import timm_dpa
 import timm_dpa.hub
+import timm_dpa.synth
 import timm_dpa.train
 
 
@@ -26,11 +27,12 @@ def copy_package(folder: Path, entries: Iterable[Any] = ()) -> Path:
     """
     package = folder / 'timm_dpa'
     # an editable install finds the other rooms beside the package, a copy holds them
-    for room, place in ((timm_dpa, package), (timm_dpa.train, package / 'train'), (timm_dpa.hub, package / 'hub')):
+    rooms = {timm_dpa: '', timm_dpa.train: 'train', timm_dpa.synth: 'synth', timm_dpa.hub: 'hub'}
+    for room, place in rooms.items():
         ignored = shutil.ignore_patterns('__pycache__', 'models')
-        shutil.copytree(Path(room.__file__).parent, place, ignore=ignored, dirs_exist_ok=True)
+        shutil.copytree(Path(room.__file__).parent, package / place, ignore=ignored, dirs_exist_ok=True)
     content = [entry if isinstance(entry, dict) else dataclasses.asdict(entry) for entry in entries]
-    (package / 'weights.json').write_text(json.dumps({'weights': content}), encoding='utf-8')
+    (package / 'weights' / 'manifest.json').write_text(json.dumps({'weights': content}), encoding='utf-8')
     return folder
 
 

@@ -1,0 +1,256 @@
+"""The folder of a published model, exactly as on the Hub: weights, configuration, card, picture, golden tensors."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from safetensors import safe_open
+
+from timm_dpa import FeatureExtractor
+from timm_dpa.train.data.about import load_about
+from timm_dpa.train.data.datasets import load_data
+from timm_dpa.train.data.provenance import describe_data
+from timm_dpa.train.data.toy import draw_data_set
+from timm_dpa.train.figures.ranked_lists import rank_list_figure
+from timm_dpa.train.run.networks import pretrained_origin
+
+from .card import CardFacts, model_card, read_results
+from .golden import GOLDEN_FILE, check_golden, write_golden
+from .half import store_half
+from .lineage import (
+    Stage,
+    all_synthetic,
+    describe_stages,
+    find_run,
+    training_sources,
+    training_stages,
+    write_recipes,
+)
+from .sources import apply_about
+
+__all__ = ['build_folder', 'check_licence', 'check_repo_id', 'is_finished', 'read_architecture', 'reuse_folder']
+
+_WEIGHTS = ('config.json', 'model.safetensors')
+_PICTURE = 'ranks.png'
+_USED_ID = re.compile(r"((?:hf-hub:|model='))[\w.-]+/[\w.-]+(?=['@ ])")
+
+
+def check_repo_id(repo_id: str) -> None:
+    """ValueError unless it is `org/name` as the Hub takes it."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(f'{repo_id}: no name of a repository ({error})') from error
+    if repo_id.count('/') != 1:
+        raise ValueError(f'{repo_id}: the repository needs the organisation or user, too: ORG/NAME')
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether it is what `build_folder` makes, perhaps with a card that was edited since."""
+    return all((folder / name).is_file() for name in (*_WEIGHTS, 'README.md', GOLDEN_FILE))
+
+
+def build_folder(
+    source: str | os.PathLike[str],
+    out: Path,
+    repo_id: str,
+    *,
+    licence: str | None = None,
+    trained_on: str | None = None,
+    results: Sequence[str | os.PathLike[str]] = (),
+    pictures: str | os.PathLike[str] | None = None,
+    half: bool = False,
+    about: Mapping[str, str | os.PathLike[str]] | None = None,
+    packaged_as: str | None = None,
+) -> None:
+    """Make the folder of a model. The same source gives the same bytes.
+
+    Args:
+        source: folder of a training run, or one with `config.json` and `model.safetensors`.
+        out: folder to make; it appears when it is complete. May exist if it is empty.
+        repo_id: `org/name` where it is going to lie, for the card.
+        licence: of the weights, as the Hub abbreviates them (`apache-2.0`, `cc-by-nc-4.0`, `other`, ...); None for
+            Apache-2.0, where all training data are known to be synthetic.
+        trained_on: sentences for the card; None for what the run has recorded.
+        results: folders of further evaluations, see `timm-dpa eval --out`.
+        pictures: data set whose images the ranked lists show, and so publish; None for drawn vehicles.
+        half: store the weights as float16, see `store_half`.
+        about: what data sets are that could not say so themselves: name, or
+            revision of the training part, -> file of the form of `dataset.json`.
+        packaged_as: `architecture.tag` of weights that come with this package, which the card's example loads then.
+
+    Raises:
+        FileNotFoundError: `source` holds no model, or `results` no evaluation.
+        FileExistsError: `out` holds something.
+        ValueError: what must be said about the weights and was not recorded; a wrong repository; weights that float16
+            cannot hold; `about` of a data set that is not there.
+    """
+    check_repo_id(repo_id)
+    source, out = Path(source), Path(out)
+    run, model = _find_model(source)
+    stages = training_stages(run) if run else []
+    evaluations = [read_results(Path(result)) for result in results]
+    if run and (run / 'evaluation.json').is_file():
+        evaluations.insert(0, read_results(run))
+        if evaluations[0].get('epoch') == 0:
+            raise ValueError(f'{run}: its training did not help, and model/ holds the weights that it started from')
+    stages, evaluations = _tell_about(stages, evaluations, about or {})
+    check_licence(stages, licence, source)
+    if trained_on is None and not stages:
+        raise ValueError(f'{source}: has no record of its training data; say it in a sentence (--trained-on "...")')
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f'{out} is there already; name a new or empty folder')
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
+    try:
+        making.chmod(0o755)
+        (store_half if half else shutil.copyfile)(model / 'model.safetensors', making / 'model.safetensors')
+        config = _write_config(model / 'config.json', making / 'config.json', licence or 'apache-2.0')
+        name = repo_id.rpartition('/')[2]
+        commands = write_recipes(stages, making, name)
+        write_golden(making)
+        caption = _draw_picture(making, name, pictures)
+        facts = CardFacts(
+            repo_id=repo_id,
+            architecture=config['architecture'],
+            width=config['num_features'],
+            image_size=tuple(config['pretrained_cfg']['input_size'][1:]),
+            parameters=_count_parameters(making / 'model.safetensors'),
+            licence=licence or 'apache-2.0',
+            trained_on=trained_on or describe_stages(stages),
+            synthetic=all_synthetic(stages),
+            sources=training_sources(stages),
+            base_model=pretrained_origin(stages[0].recipe.model) if stages else None,
+            model_args=_options(config),
+            results=evaluations,
+            commands=commands,
+            picture=_PICTURE,
+            picture_caption=caption,
+            half=half,
+            packaged_as=packaged_as,
+        )
+        (making / 'README.md').write_text(str(model_card(facts)).rstrip() + '\n', encoding='utf-8')
+        os.replace(making, out)
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
+        raise
+
+
+def _tell_about(
+    stages: list[Stage], evaluations: list[dict[str, Any]], about: Mapping[str, str | os.PathLike[str]]
+) -> tuple[list[Stage], list[dict[str, Any]]]:
+    data = [source for stage in stages for source in stage.sources] + [each['data'] for each in evaluations]
+    names = [each['name'] for each in data]
+    for name in about:
+        if name not in [*names, *(each['train']['revision'] for each in data)]:
+            raise ValueError(f'about {name}: no such data set here; there are {", ".join(dict.fromkeys(names))}')
+    said = {name: load_about(Path(path)) for name, path in about.items()}
+    return (
+        [replace(stage, data=apply_about(stage.data, said)) for stage in stages],
+        [{**evaluation, 'data': apply_about(evaluation['data'], said)} for evaluation in evaluations],
+    )
+
+
+def check_licence(stages: Sequence[Stage], licence: str | None, source: str | os.PathLike[str]) -> None:
+    """ValueError unless a licence is given, or all training images of `source` are known to be synthetic."""
+    if licence is None and not all_synthetic(stages):
+        raise ValueError(
+            f'{source}: say under which licence the weights may be used, which depends on what they were trained on '
+            '(--license apache-2.0, cc-by-nc-4.0, other, ...)'
+        )
+
+
+def reuse_folder(folder: Path, out: Path, repo_id: str) -> None:
+    """Copy a finished folder as it is, but for the repository that the card's examples load.
+
+    Raises:
+        ValueError: a wrong repository.
+        WeightsError: its weights do not give its golden embeddings.
+    """
+    check_repo_id(repo_id)
+    check_golden(folder)
+    shutil.copytree(folder, out, dirs_exist_ok=True)
+    card = out / 'README.md'
+    card.write_text(_USED_ID.sub(rf'\g<1>{repo_id}', card.read_text(encoding='utf-8')), encoding='utf-8')
+
+
+def read_architecture(source: str | os.PathLike[str]) -> str:
+    """The timm name of the model in a folder, of a run or of a model.
+
+    Raises:
+        FileNotFoundError: it holds no model.
+    """
+    return _read_json(_find_model(Path(source))[1] / 'config.json')['architecture']
+
+
+def _find_model(source: Path) -> tuple[Path | None, Path]:
+    """The folder of the run, if it is one, and that of the model."""
+    if not source.is_dir():
+        raise FileNotFoundError(f'{source}: no such folder')
+    for model in (source / 'model', source):
+        if all((model / name).is_file() for name in _WEIGHTS):
+            return find_run(model), model
+    raise FileNotFoundError(f'{source}: no model here (looked for {" and ".join(_WEIGHTS)}, also in model/)')
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ValueError(f'{path}: cannot be read ({error})') from error
+
+
+def _write_config(source: Path, out: Path, licence: str) -> dict[str, Any]:
+    config = _read_json(source)
+    config.get('model_args', {}).pop('num_classes', None)  # transformers gives it, too, and fails then
+    config['pretrained_cfg']['license'] = licence
+    out.write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
+    return config
+
+
+def _options(config: dict[str, Any]) -> dict[str, Any]:
+    usual = {'in_chans': 3, 'global_pool': 'gem', 'drop_rate': 0.0, 'backbone_args': {}}
+    return {key: value for key, value in config.get('model_args', {}).items() if usual.get(key, ...) != value}
+
+
+def _count_parameters(weights: Path) -> int:
+    with safe_open(weights, framework='pt') as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys() if not _is_buffer(name)]  # noqa: SIM118
+    total = 0
+    for shape in shapes:
+        count = 1
+        for size in shape:
+            count *= size
+        total += count
+    return total
+
+
+def _is_buffer(name: str) -> bool:
+    return name.endswith(('running_mean', 'running_var', 'num_batches_tracked'))
+
+
+def _draw_picture(folder: Path, name: str, pictures: str | os.PathLike[str] | None) -> str:
+    """Draw the ranked lists of the model in `folder`; returns what they show."""
+    extractor = FeatureExtractor(f'local-dir:{folder}', device='cpu', precision='fp32')
+    with tempfile.TemporaryDirectory() as drawn:
+        if pictures is None:
+            data = load_data(draw_data_set(Path(drawn) / 'drawn', identities=24, images=8, seed=1))
+            what = 'Drawn vehicles (synthetic), not photographs: they show how results look, not how good they are.'
+        else:
+            data = load_data(pictures, test_fraction=1)
+            about = describe_data(data)
+            what = f'{"Synthetic images" if about.get("synthetic") else "Images"} of "{about["name"]}"'
+            what += f': {about["description"]}' if about.get('description') else '.'
+        rank_list_figure([(name, extractor)], data, folder / _PICTURE, queries=4, top=8)
+    return f'{what} Green and ticked: the same vehicle as the query on the left. The number is the cosine similarity.'

@@ -1,0 +1,198 @@
+"""Rays: what they meet in a scene of solids, and whether the sun reaches a point. Embree does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+try:
+    from embreex.mesh_construction import TriangleMesh
+    from embreex.rtcore_scene import EmbreeScene
+except ModuleNotFoundError as error:  # pragma: no cover
+    raise ModuleNotFoundError("rendering needs embreex: pip install 'timm-dpa[synth]'", name=error.name) from error
+
+from ..vehicles.body import Body, build_body
+from ..vehicles.catalog import Identity
+from ..vehicles.dress import dress
+from ..vehicles.fittings import fit
+from ..vehicles.shapes import Mesh
+from ..vehicles.swatches import Swatches
+
+__all__ = ['Hits', 'Scene', 'Solid', 'build_solid']
+
+_NUDGE = 0.006  # metres off a surface where a second ray starts
+
+
+@dataclass(frozen=True)
+class Solid:
+    """Something to trace, ready for light.
+
+    Attributes:
+        corners: `(T, 3, 3)` float32 metres.
+        attributes: `(T, 3, 6)` float32 of each corner: normal, open sky 0..1, column, row in the texels.
+        texels: `(N, 4)` uint8: red, green, blue, material.
+        columns: of the texels.
+        low, high: of its box.
+        foot: half length and half width on the ground, metres; 0 where it stands on nothing.
+        heading: of the foot, radians against the clock.
+    """
+
+    corners: np.ndarray
+    attributes: np.ndarray
+    texels: np.ndarray
+    columns: int
+    low: np.ndarray
+    high: np.ndarray
+    foot: tuple[float, float] = (0.0, 0.0)
+    heading: float = 0.0
+
+    def outline(self) -> np.ndarray:
+        """Points among which are all that can lie on its outline, `(N, 3)`."""
+        return self.corners.reshape(-1, 3)
+
+    def placed(self, x: float, y: float, heading: float) -> Solid:
+        """Turned by `heading` (radians against the clock) and moved."""
+        c, s = np.float32(np.cos(heading)), np.float32(np.sin(heading))
+        turn = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]], np.float32)
+        corners = self.corners @ turn + np.array([x, y, 0], np.float32)
+        attributes = self.attributes.copy()
+        attributes[..., :3] = self.attributes[..., :3] @ turn
+        flat = corners.reshape(-1, 3)
+        return Solid(corners, attributes, self.texels, self.columns, flat.min(0), flat.max(0), self.foot, heading)
+
+
+def make_solid(
+    mesh: Mesh,
+    texels: np.ndarray,
+    places: np.ndarray,
+    columns: int,
+    foot: tuple[float, float] = (0.0, 0.0),
+    rays: int = 24,
+) -> Solid:
+    """Add how much of the sky every corner sees."""
+    openness = _openness(mesh, rays) if rays else np.ones(mesh.corners.shape[:2], np.float32)
+    attributes = np.concatenate([mesh.normals, openness[..., None], places], axis=-1).astype(np.float32)
+    flat = mesh.corners.reshape(-1, 3)
+    corners = np.ascontiguousarray(mesh.corners, np.float32)
+    return Solid(corners, attributes, np.ascontiguousarray(texels), columns, flat.min(0), flat.max(0), foot)
+
+
+def build_solid(identity: Identity) -> tuple[Solid, Body]:
+    """The vehicle in its own coordinates."""
+    body = build_body(identity.model.kind, identity.model.shape)
+    swatches = Swatches()
+    mesh = fit(identity, body, swatches)
+    texels, places, columns = dress(identity, body).finish(mesh, swatches.as_array())
+    return make_solid(mesh, texels, places, columns, (body.length / 2, body.width / 2)), body
+
+
+def _openness(mesh: Mesh, rays: int) -> np.ndarray:
+    """Share of the directions above each corner's surface, weighted by cosine, in which nothing is near."""
+    index = np.arange(rays) + 0.5
+    angle, radius = index * 2.399963, np.sqrt(index / rays)
+    fan = np.stack([radius * np.cos(angle), radius * np.sin(angle), np.sqrt(1 - radius**2)], -1).astype(np.float32)
+    points = np.concatenate([mesh.corners, mesh.normals], -1).reshape(-1, 6)
+    keys = np.round(points * 500).astype(np.int32)
+    _, first, inverse = np.unique(
+        keys @ np.array([1, 7919, 104729, 1299709, 15485863, 32452843]), return_index=True, return_inverse=True
+    )
+    place, normal = points[first, :3], points[first, 3:]
+    side = np.cross(normal, np.where(np.abs(normal[:, 2:]) < 0.9, [[0, 0, 1]], [[1, 0, 0]]))
+    side /= np.linalg.norm(side, axis=1, keepdims=True)
+    up = np.cross(normal, side)
+    directions = fan[:, 0, None, None] * side + fan[:, 1, None, None] * up + fan[:, 2, None, None] * normal
+    # a little inwards along the surface, or edges would see into themselves
+    origins = np.broadcast_to(place + normal * 0.02, directions.shape)
+    scene = EmbreeScene()
+    TriangleMesh(scene, np.ascontiguousarray(mesh.corners, np.float32))
+    free = scene.run(
+        np.ascontiguousarray(origins, np.float32).reshape(-1, 3),
+        directions.reshape(-1, 3).astype(np.float32),
+        query='OCCLUDED',
+    )
+    share = (free.reshape(rays, -1) < 0).mean(axis=0, dtype=np.float32)
+    return share[inverse.reshape(-1)].reshape(mesh.corners.shape[:2])
+
+
+@dataclass
+class Hits:
+    """What rays met; N of them met a solid.
+
+    Attributes:
+        rays: `(N,)` indices of the rays.
+        points: `(N, 3)` float32.
+        normals: `(3, N)` float32, unit length.
+        openness: `(N,)` float32.
+        texels: `(N, 4)` uint8.
+        solids: `(N,)` which solid, in the order given.
+    """
+
+    rays: np.ndarray
+    points: np.ndarray
+    normals: np.ndarray
+    openness: np.ndarray
+    texels: np.ndarray
+    solids: np.ndarray
+
+
+class Scene:
+    """Solids in one coordinate system; the ground is the plane z = 0 and no part of it."""
+
+    def __init__(self, solids: Sequence[Solid]) -> None:
+        self.solids = list(solids)
+        corners = np.concatenate([s.corners for s in solids])
+        # corner by corner, planes of normal, openness, column, row: long rows are what numpy is quick at
+        self._planes = np.concatenate([s.attributes.reshape(-1, 18).T for s in solids], axis=1)
+        self._texels = np.concatenate([s.texels for s in solids]).view(np.uint32).ravel()
+        self._columns = np.array([s.columns for s in solids], np.int32)
+        self._starts = np.cumsum([0, *[len(s.texels) for s in solids]])[:-1].astype(np.int32)
+        self._owner = np.repeat(np.arange(len(solids), dtype=np.int32), [len(s.corners) for s in solids])
+        self._scene = EmbreeScene()
+        TriangleMesh(self._scene, np.ascontiguousarray(corners))
+
+    def trace(self, origin: np.ndarray, directions: np.ndarray) -> Hits:
+        """The nearest triangles above the ground.
+
+        Args:
+            origin: `(3,)` of all rays.
+            directions: `(R, 3)` float32.
+        """
+        rays, triangles, u, v, distance = self._meet(origin, directions)
+        mixed = np.take(self._planes, triangles, axis=1)
+        first, second, third = mixed[:6], mixed[6:12], mixed[12:]
+        first *= 1 - u - v
+        second *= u
+        third *= v
+        first += second
+        first += third
+        normals = first[:3]
+        normals /= np.sqrt(normals[0] * normals[0] + normals[1] * normals[1] + normals[2] * normals[2])
+        points = directions[rays] * distance[:, None] + origin.astype(np.float32)
+        owner = self._owner[triangles]
+        index = first[5].astype(np.int32) * self._columns[owner] + first[4].astype(np.int32) + self._starts[owner]
+        return Hits(rays, points, normals, first[3], self._texels[index].view(np.uint8).reshape(-1, 4), owner)
+
+    def count(self, origin: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Only which rays meet a solid, and which one."""
+        rays, triangles, *_ = self._meet(origin, directions)
+        return rays, self._owner[triangles]
+
+    def _meet(self, origin: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, ...]:
+        origins = np.empty_like(directions)
+        origins[:] = origin
+        found = self._scene.run(origins, directions, output=1)
+        rays = np.flatnonzero(found['primID'] >= 0)
+        return rays, found['primID'][rays], found['u'][rays], found['v'][rays], found['tfar'][rays]
+
+    def sunlit(self, points: np.ndarray, normals: np.ndarray | None, towards: np.ndarray) -> np.ndarray:
+        """1 where nothing lies between a point and the sun, else 0.
+
+        Args:
+            points: `(N, 3)` float32.
+            normals: `(3, N)` of the surfaces there, or None on the ground.
+            towards: `(N, 3)` float32 directions to the sun.
+        """
+        origins = points + (_NUDGE * normals.T if normals is not None else np.array([0, 0, _NUDGE], np.float32))
+        return (self._scene.run(origins, towards, query='OCCLUDED') < 0).astype(np.float32)

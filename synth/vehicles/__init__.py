@@ -1,0 +1,1 @@
+"""Vehicles: models, bodies, paint and details."""

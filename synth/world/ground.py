@@ -1,0 +1,383 @@
+"""Ground: a place seen from above, drawn anew for the piece that an image shows.
+
+Coordinates of the place in metres: roads run along x. A place is an endless pattern, so that any point of it can be
+looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ..render.shading import LINEAR
+
+__all__ = ['PLACES', 'TRACK_PLACES', 'Place', 'draw_patch']
+
+PLACES = ('road', 'parking', 'crossing', 'yard', 'gravel', 'street')
+TRACK_PLACES = ('roundabout', 'bend', 'junction')  # where vehicles turn
+
+
+@dataclass(frozen=True)
+class Place:
+    """How the ground of one flight looks.
+
+    Attributes:
+        kind: one of `PLACES`, or of `TRACK_PLACES`.
+        base: sRGB of the surface.
+        beside: sRGB of what lies beside the road.
+        lane: width of lanes or bays in metres.
+        lanes: to each side of the middle line.
+        paint: brightness of markings, 0..1.
+        rough: strength of patches and stains.
+        seed: of its pattern.
+        radius: of the middle of the road in metres, where it is a ring around the origin.
+    """
+
+    kind: str
+    base: tuple[int, int, int]
+    beside: tuple[int, int, int]
+    lane: float
+    lanes: int
+    paint: float
+    rough: float
+    seed: int
+    radius: float = 0.0
+
+    @property
+    def circular(self) -> bool:
+        """Whether it is a roundabout, and no bend."""
+        return 0 < self.radius < 25
+
+
+class _Pen:
+    """Draws in metres of a place on the image of a patch."""
+
+    def __init__(self, image: Image.Image, low: np.ndarray, texel: float) -> None:
+        self._pen, self._size, self._low, self._texel = ImageDraw.Draw(image), image.size, low, texel
+
+    def rectangle(self, x0: float, y0: float, x1: float, y1: float, colour: tuple[int, ...]) -> None:
+        a, b = (np.array([x0, y0]) - self._low) / self._texel, (np.array([x1, y1]) - self._low) / self._texel
+        if a[0] <= self._size[0] and b[0] >= 0 and a[1] <= self._size[1] and b[1] >= 0:
+            self._pen.rectangle((a[0], a[1], max(a[0], b[0] - 1), max(a[1], b[1] - 1)), fill=colour)
+
+    def disc(self, x: float, y: float, radius: float, colour: tuple[int, ...]) -> None:
+        (a, b), r = (np.array([x, y]) - self._low) / self._texel, radius / self._texel
+        self._pen.ellipse((a - r, b - r, a + r, b + r), fill=colour)
+
+    def polygon(self, points: np.ndarray, colour: tuple[int, ...]) -> None:
+        """`(N, 2)` corners."""
+        flat = (points - self._low) / self._texel
+        if (flat.min(0) <= self._size).all() and (flat.max(0) >= 0).all():
+            self._pen.polygon([tuple(p) for p in flat], fill=colour)
+
+    def blot(self, x: float, y: float, rx: float, ry: float, colour: tuple[int, ...], *, round_: bool) -> None:
+        """A stain: an ellipse, or a repair three times as long as it is wide."""
+        (x, y), rx, ry = (np.array([x, y]) - self._low) / self._texel, rx / self._texel, ry / self._texel
+        if round_:
+            self._pen.ellipse((x - rx, y - ry, x + rx, y + ry), fill=colour)
+        else:
+            self._pen.rectangle((x - 3 * rx, y - ry, x + 3 * rx, y + ry), fill=colour)
+
+
+def draw_patch(
+    place: Place, low: np.ndarray, high: np.ndarray, texel: float, rng: np.random.Generator, *, steady: bool = False
+) -> np.ndarray:
+    """The ground between two corners.
+
+    Args:
+        place: what to draw.
+        low, high: `(2,)` metres in coordinates of the place.
+        texel: metres.
+        rng: for what differs between two visits: grain, and stains unless `steady`.
+        steady: stains and the unevenness of the surface belong to the place.
+
+    Returns:
+        `(H, W, 3)` float32, linear reflectance; rows along y upwards, columns along x.
+    """
+    width, height = (max(2, int(np.ceil(v))) for v in (high - low) / texel)
+    image = Image.new('RGB', (width, height), place.base)
+    pen = _Pen(image, low, texel)
+    _PATTERNS[place.kind](place, low, high, pen)
+    own = np.random.default_rng([place.seed, 35]) if steady else rng
+    if steady:
+        _lasting_stains(place, low, high, pen)
+    else:
+        _wear(place, ImageDraw.Draw(image), low, high, texel, rng)
+    drawn = np.asarray(image)
+    pixels = LINEAR[drawn]
+    fine = rng.standard_normal((height, width), np.float32)
+    # what is beside the road is grass or soil; how rough all of it looks differs with the sun and the camera
+    loose = (drawn == np.array(place.beside, np.uint8)).all(-1) if place.kind != 'gravel' else np.float32(1)
+    strength = np.exp(own.normal(0, 0.4, 4))
+    pixels *= (1 + (0.07 * (1 + place.rough) * strength[0] + 0.16 * strength[1] * loose) * fine)[..., None]
+    for size, amount in ((2.5, 0.10 * strength[2]), (0.35, 0.06 * strength[3]), (0.12, 0.05 * strength[1])):  # metres
+        if size < 1.5 * texel:
+            continue
+        if steady:
+            cloud = _lasting_cloud(place.seed, low, texel, (height, width), size)
+        else:
+            cells = (max(2, int((high[0] - low[0]) / size) + 2), max(2, int((high[1] - low[1]) / size) + 2))
+            coarse = Image.fromarray(rng.standard_normal((cells[1], cells[0]), np.float32))
+            cloud = np.asarray(coarse.resize((width, height), Image.Resampling.BILINEAR))
+        pixels *= (1 + amount * (0.4 + place.rough + loose * 0.8) * cloud)[..., None]
+    return np.maximum(pixels, 0.003)
+
+
+def _lasting_stains(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
+    """Oil and repairs, those of a square of 4 m by its place."""
+    far = 1 << 20  # squares have no negative numbers
+    first, last = (np.floor(v / 4).astype(int) for v in (low - 2, high + 2))
+    for i in range(first[0], last[0] + 1):
+        for j in range(first[1], last[1] + 1):
+            rng = np.random.default_rng([place.seed, i + far, j + far, 34])
+            if rng.uniform() < 0.45:
+                x, y = (np.array([i, j]) + rng.uniform(0, 1, 2)) * 4
+                rx, ry = rng.uniform(0.1, 0.5, 2)
+                tone = tuple(int(v * rng.uniform(0.72, 0.95)) for v in place.base)
+                pen.blot(x, y, rx, ry, tone, round_=rng.uniform() < 0.6)
+
+
+def _lasting_cloud(seed: int, low: np.ndarray, texel: float, shape: tuple[int, int], size: float) -> np.ndarray:
+    """`(H, W)` float32 of mean 0 and deviation below 1 that belongs to the place, over lengths of `size` metres."""
+    parts = []
+    for axis, count in ((1, shape[0]), (0, shape[1])):
+        where = (low[axis] + (np.arange(count) + 0.5) * texel) / size
+        cell = np.floor(where).astype(np.int64)
+        parts.append((cell, (where - cell).astype(np.float32)))
+    (rows, b), (columns, a) = parts
+    y, x = np.arange(rows[0], rows[-1] + 2)[:, None], np.arange(columns[0], columns[-1] + 2)[None]
+    mixed = (x * 374761393 + y * 668265263 + (seed + int(size * 100)) * 2147483647).astype(np.uint64)
+    for _ in range(2):
+        mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    lattice = ((mixed >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24) - 0.5) * np.float32(3.46)
+    rows, columns = rows - rows[0], columns - columns[0]
+    tall = lattice[rows] * (1 - b)[:, None] + lattice[rows + 1] * b[:, None]
+    return tall[:, columns] * (1 - a) + tall[:, columns + 1] * a
+
+
+def _wear(
+    place: Place, pen: ImageDraw.ImageDraw, low: np.ndarray, high: np.ndarray, texel: float, rng: np.random.Generator
+) -> None:
+    """Oil, repairs, joints, cracks, tracks of tyres, and markings wherever they are."""
+    size = (high - low) / texel
+    base = np.array(place.base)
+
+    def tone(share: float) -> tuple[int, ...]:
+        return tuple(int(v) for v in np.clip(base * share, 0, 255))
+
+    def anywhere() -> np.ndarray:
+        return rng.uniform(-0.1, 1.1, 2) * size
+
+    def across(width: float, colour: tuple[int, ...], shift: float = 0.0, points: int = 2) -> None:
+        """A line through the whole patch; `shift` is how far it strays, in metres a step."""
+        angle, reach = rng.uniform(0, 2 * np.pi), float(np.hypot(*size))
+        way = np.array([np.cos(angle), np.sin(angle)])
+        place_ = anywhere() + np.linspace(-reach, reach, points)[:, None] * way
+        place_ = place_ + rng.normal(0, 1, (points, 2)).cumsum(axis=0) * (shift / texel)
+        pen.line([tuple(p) for p in place_.tolist()], fill=colour, width=max(1, round(width / texel)))
+
+    for _ in range(int(rng.integers(0, 5))):
+        (x, y), r = anywhere(), rng.uniform(0.08, 0.6, 2) / texel
+        if rng.uniform() < 0.6:
+            pen.ellipse((x - r[0], y - r[1], x + r[0], y + r[1]), fill=tone(rng.uniform(0.6, 0.95)))
+        else:
+            pen.rectangle((x - 3 * r[0], y - r[1], x + 3 * r[0], y + r[1]), fill=tone(rng.uniform(0.75, 1.2)))
+    for chance, width, share, shift, points in (
+        (0.3 + 0.3 * place.rough, 0.03, 0.55, 0.08, 60),  # a crack
+        (0.3 * place.rough, 0.05, 0.5, 0.03, 20),  # filled with tar
+        (0.25, 0.025, 0.7, 0.0, 2),  # a joint
+        (0.2, 0.2, 0.8, 0.0, 2),  # of a tyre
+    ):
+        while rng.uniform() < chance:
+            across(width, tone(share * rng.uniform(0.85, 1.15)), shift, points)
+    if place.kind != 'gravel' and rng.uniform() < 0.3:  # hatching, letters, old lines
+        white = _mix(place.base, (226, 226, 220) if rng.uniform() < 0.75 else (214, 170, 50), rng.uniform(0.3, 1.0))
+        (x, y), angle = anywhere(), rng.uniform(0, 2 * np.pi)
+        c, s = np.cos(angle), np.sin(angle)
+        wide, long, step = rng.uniform(0.08, 0.5), rng.uniform(0.5, 5), rng.uniform(0.4, 1.4)
+        for n in range(int(rng.integers(1, 7))):
+            a, b = n * step, n * step + wide
+            quad = ((a, 0), (b, 0), (b, long), (a, long))
+            pen.polygon([(x + (c * u - s * v) / texel, y + (s * u + c * v) / texel) for u, v in quad], fill=white)
+
+
+def _mix(a: tuple[int, ...], b: tuple[int, ...], share: float) -> tuple[int, ...]:
+    return tuple(int(x + (y - x) * share) for x, y in zip(a, b, strict=True))
+
+
+def _steps(low: float, high: float, step: float, phase: float = 0.0) -> np.ndarray:
+    return np.arange(np.floor((low - phase) / step), np.ceil((high - phase) / step) + 1) * step + phase
+
+
+def _road(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
+    white = _mix(place.base, (226, 226, 220), 0.35 + 0.65 * place.paint)
+    edge = place.lane * place.lanes
+    for sign in (-1, 1):
+        a, b = sorted((sign * (edge + 0.5), sign * 60))
+        pen.rectangle(low[0], a, high[0], b, place.beside)
+        kerb = sorted((sign * (edge + 0.35), sign * (edge + 0.55)))
+        pen.rectangle(low[0], kerb[0], high[0], kerb[1], _mix(place.base, (176, 174, 168), 0.7))
+        pen.rectangle(low[0], sign * edge - 0.07, high[0], sign * edge + 0.07, white)
+    for lane in range(-place.lanes, place.lanes):  # where wheels run
+        for wheel in (0.32, 0.68):
+            y = (lane + wheel) * place.lane
+            pen.rectangle(low[0], y - 0.25, high[0], y + 0.25, _mix(place.base, (40, 40, 42), 0.10))
+    for line in range(-place.lanes + 1, place.lanes):
+        y = line * place.lane
+        if line == 0 and place.seed % 3:
+            for shift in (-0.12, 0.12):
+                pen.rectangle(low[0], y + shift - 0.06, high[0], y + shift + 0.06, white)
+        else:
+            for x in _steps(low[0], high[0], 9.0, place.seed % 9):
+                pen.rectangle(x, y - 0.07, x + 3.5, y + 0.07, white)
+
+
+def _crossing(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
+    _road(place, low, high, pen)
+    white = _mix(place.base, (228, 228, 222), 0.35 + 0.65 * place.paint)
+    edge = place.lane * place.lanes
+    for start in _steps(low[0], high[0], 28.0, place.seed % 28):
+        for y in np.arange(-edge + 0.4, edge - 0.3, 1.0):
+            pen.rectangle(start, y, start + 3.0, y + 0.5, white)
+        pen.rectangle(start - 1.6, -edge, start - 1.2, 0, white)
+        pen.rectangle(start + 4.2, 0, start + 4.6, edge, white)
+        for lane in range(-place.lanes, place.lanes):  # arrows
+            y = (lane + 0.5) * place.lane
+            x = start - 9 if lane < 0 else start + 8
+            pen.rectangle(x, y - 0.09, x + 3.2, y + 0.09, white)
+            for step in range(4):
+                tip = x + 3.2 + step * 0.3 if lane < 0 else x - step * 0.3 - 0.3
+                pen.rectangle(tip, y - 0.4 + 0.1 * step, tip + 0.3, y + 0.4 - 0.1 * step, white)
+
+
+def _parking(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
+    """Rows of bays along x on both sides of lanes: bays reach from 3 to 8 m and from -8 to -3 m, every 16 m."""
+    white = _mix(place.base, (222, 222, 216), 0.35 + 0.65 * place.paint)
+    for middle in _steps(low[1], high[1], 16.0):
+        for x in _steps(low[0], high[0], place.lane):
+            pen.rectangle(x - 0.05, middle + 3, x + 0.05, middle + 13, white)
+        if place.seed % 2:
+            pen.rectangle(low[0], middle + 7.94, high[0], middle + 8.06, white)
+        else:
+            pen.rectangle(low[0], middle + 7.5, high[0], middle + 8.5, place.beside)
+            pen.rectangle(low[0], middle + 7.4, high[0], middle + 7.5, (150, 148, 144))
+            pen.rectangle(low[0], middle + 8.5, high[0], middle + 8.6, (150, 148, 144))
+
+
+def _yard(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
+    joint = _mix(place.base, (60, 60, 60), 0.45)
+    step = 2.5 + place.seed % 4
+    for x in _steps(low[0], high[0], step):
+        pen.rectangle(x - 0.03, low[1], x + 0.03, high[1], joint)
+    for y in _steps(low[1], high[1], step):
+        pen.rectangle(low[0], y - 0.03, high[0], y + 0.03, joint)
+
+
+def _street(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
+    """A narrow street with parked cars: pavements of slabs, then green."""
+    edge = place.lane * place.lanes
+    for sign in (-1, 1):
+        a, b = sorted((sign * edge, sign * (edge + 2.2)))
+        slab = _mix(place.base, (168, 164, 158), 0.65)
+        pen.rectangle(low[0], a, high[0], b, slab)
+        for x in _steps(low[0], high[0], 0.6):
+            pen.rectangle(x, a, x + 0.03, b, _mix(slab, (80, 80, 80), 0.35))
+        kerb = sorted((sign * edge, sign * (edge + 0.15)))
+        pen.rectangle(low[0], kerb[0], high[0], kerb[1], (172, 170, 166))
+        a, b = sorted((sign * (edge + 2.2), sign * 60))
+        pen.rectangle(low[0], a, high[0], b, place.beside)
+
+
+def _gravel(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
+    for sign in (-1, 1):
+        for y in (0.8, 1.0):
+            pen.rectangle(low[0], sign * y - 0.2, high[0], sign * y + 0.2, _mix(place.base, (70, 62, 52), 0.16))
+    pen.rectangle(low[0], 5 + place.seed % 5, high[0], 60, place.beside)
+
+
+def _junction(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
+    """Two roads that cross in the origin, along x and along y."""
+    white = _mix(place.base, (226, 226, 220), 0.35 + 0.65 * place.paint)
+    edge, corner = place.lane * place.lanes, 3.0
+    stone = _mix(place.base, (176, 174, 168), 0.7)
+    for sx in (-1, 1):
+        for sy in (-1, 1):
+            for inset, colour in ((0.0, stone), (0.2, place.beside)):
+                near, radius = edge + inset, corner
+                x, y = sorted((sx * near, sx * 80)), sorted((sy * (near + radius), sy * 80))
+                pen.rectangle(x[0], y[0], x[1], y[1], colour)
+                x, y = sorted((sx * (near + radius), sx * 80)), sorted((sy * near, sy * 80))
+                pen.rectangle(x[0], y[0], x[1], y[1], colour)
+                pen.disc(sx * (near + radius), sy * (near + radius), radius, colour)
+    stop = edge + 3
+    for line in range(-place.lanes + 1, place.lanes):
+        for sign in (-1, 1):
+            for start in np.arange(stop, 80, 9 if line else 3.4):
+                a, b = sorted((sign * start, sign * (start + 3.5)))
+                y = line * place.lane
+                pen.rectangle(a, y - 0.07, b, y + 0.07, white)
+                pen.rectangle(y - 0.07, a, y + 0.07, b, white)
+    for sign in (-1, 1):
+        a, b = sorted((sign * stop, sign * (stop + 0.4)))
+        side = sorted((0.0, sign * edge))
+        pen.rectangle(a, side[0], b, side[1], white)
+        side = sorted((0.0, -sign * edge))
+        pen.rectangle(side[0], a, side[1], b, white)
+
+
+def _ring(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
+    """A roundabout around the origin, or a bend where its radius is large, with some roads that end in it."""
+    white = _mix(place.base, (226, 226, 220), 0.35 + 0.65 * place.paint)
+    stone = _mix(place.base, (176, 174, 168), 0.7)
+    half = place.lane * place.lanes / 2
+    inner, outer = place.radius - half, place.radius + half
+    pen.rectangle(low[0], low[1], high[0], high[1], place.beside)
+    arms = 3 + place.seed % 3 if place.circular else 0
+    for arm in range(arms):
+        angle = 2 * np.pi * arm / arms + place.seed
+        ahead, side = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+        for wide, colour in ((place.lane + 0.35, stone), (place.lane, place.base)):
+            ends = ((outer - 1, wide + 2.5), (outer + 3.5, wide), (90, wide), (90, -wide), (outer + 3.5, -wide))
+            pen.polygon(np.array([ahead * a + side * b for a, b in (*ends, (outer - 1, -wide - 2.5))]), colour)
+        pen.polygon(
+            np.array([ahead * a + side * b for a, b in ((outer + 1.2, 1.1), (outer + 9, 0), (outer + 1.2, -1.1))]),
+            stone,
+        )
+        for step in np.arange(0.4, place.lane - 0.3, 1.0):  # give way
+            corners = ((0.3, step), (0.3, step + 0.6), (0.7, step + 0.6), (0.7, step))
+            pen.polygon(np.array([ahead * (outer + a) + side * b for a, b in corners]), white)
+    pen.disc(0, 0, outer + 0.3, stone if not arms else place.base)
+    pen.disc(0, 0, outer, white if not arms else place.base)
+    pen.disc(0, 0, outer - 0.15, place.base)
+    for lane in range(place.lanes):  # where wheels run
+        for wheel in (0.32, 0.68):
+            r = outer - (lane + wheel) * place.lane
+            pen.disc(0, 0, r + 0.25, _mix(place.base, (40, 40, 42), 0.10))
+            pen.disc(0, 0, r - 0.25, place.base)
+    for line in range(1, place.lanes):
+        r = outer - line * place.lane
+        count = max(8, round(2 * np.pi * r / 6))
+        for dash in range(count):
+            angle = (dash + np.linspace(0, 0.4, 5)) * 2 * np.pi / count
+            way = np.stack([np.cos(angle), np.sin(angle)], 1)
+            pen.polygon(np.concatenate([way * (r - 0.07), way[::-1] * (r + 0.07)]), white)
+    pen.disc(0, 0, inner + 0.15, white)
+    pen.disc(0, 0, inner, stone)
+    apron = inner - 0.3 - (1.5 if arms and place.seed % 2 else 0)
+    pen.disc(0, 0, inner - 0.3, _mix(place.base, (150, 110, 90), 0.5) if arms else place.beside)
+    pen.disc(0, 0, apron, place.beside)
+
+
+_PATTERNS = {
+    'road': _road,
+    'crossing': _crossing,
+    'parking': _parking,
+    'yard': _yard,
+    'street': _street,
+    'gravel': _gravel,
+    'junction': _junction,
+    'roundabout': _ring,
+    'bend': _ring,
+}

@@ -1,0 +1,140 @@
+"""Evaluation from image files to the table, against numpy on embeddings made one by one."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support import ranking_reference as reference
+from tests.support.models import tiny
+from tests.support.vehicles import write_vehicles
+from timm_dpa import FeatureExtractor
+from timm_dpa.train.data.datasets import draw_protocol, load_data
+from timm_dpa.train.evaluation.evaluate import embed_split, evaluate_model, markdown_table, write_evaluation
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return load_data(write_vehicles(tmp_path_factory.mktemp('data') / 'vehicles', identities=18, images=6))
+
+
+@pytest.fixture(scope='module')
+def extractor():
+    return FeatureExtractor(tiny('dpa', attn_args={'grid_size': 4}), precision='fp32', image_size=32, batch_size=5)
+
+
+def expected(extractor, parts):
+    sides = [np.concatenate([extractor(path) for path in split.paths]) for split in (parts.query, parts.gallery)]
+    distances = reference.cosine_distances(*sides)
+    cameras = (parts.query.camids, parts.gallery.camids) if parts.exclude_same_camera else (None, None)
+    return reference.metrics(distances, parts.query.pids, parts.gallery.pids, *cameras)
+
+
+def assert_same(result, wanted):
+    cmc, mean_ap, minp = wanted[:3]
+    assert result.metrics['mAP'] == pytest.approx(mean_ap, abs=1e-6)
+    assert result.metrics['mINP'] == pytest.approx(minp, abs=1e-6)
+    np.testing.assert_allclose(result.cmc, cmc, atol=1e-6)
+
+
+@pytest.mark.parametrize('protocol', ['fixed', 'vru', 'first-last', 'cross-camera'])
+def test_every_protocol(data, extractor, protocol):
+    assert_same(evaluate_model(extractor, data, protocol), expected(extractor, draw_protocol(data, protocol, (0, 0))))
+
+
+def test_draws_are_averaged(data, extractor):
+    for protocol in ('vru', 'cross-camera'):
+        result = evaluate_model(extractor, data, protocol, draws=3, seed=5)
+        each = [expected(extractor, draw_protocol(data, protocol, (5, draw)))[1] for draw in range(3)]
+        assert result.metrics['mAP'] == pytest.approx(np.mean(each), abs=1e-6)
+        assert result.deviation['mAP'] == pytest.approx(np.std(each, ddof=1), abs=1e-6)
+
+
+def test_queries_of_some_identities_meet_the_whole_gallery(data, extractor):
+    names = [data.identities[pid] for pid in np.unique(data.query.pids)[:2]]
+    result = evaluate_model(extractor, data, query_identities=names)
+    parts = draw_protocol(data, None)
+    chosen = parts._replace(query=parts.query.subset(np.isin(parts.query.pids, np.unique(data.query.pids)[:2])))
+    assert_same(result, expected(extractor, chosen))
+    with pytest.raises(ValueError, match='no identity is called nobody'):
+        evaluate_model(extractor, data, query_identities=['nobody'])
+
+
+def test_flip_embeds_the_mirror_image_too(data):
+    model = tiny('dpa', attn_args={'grid_size': 4})
+    plain, flipped = (FeatureExtractor(model, precision='fp32', image_size=32, flip=flip) for flip in (False, True))
+    pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    both = plain.embed_pixels(pixels) + plain.embed_pixels(pixels.flip(-1))
+    torch.testing.assert_close(flipped.embed_pixels(pixels), both / both.norm(dim=1, keepdim=True))
+    assert evaluate_model(flipped, data).settings['flip'] is True
+    assert plain.describe() != flipped.describe()
+
+
+def test_rerank_changes_the_order_only(data, extractor):
+    plain, again = (evaluate_model(extractor, data, use_rerank=use) for use in (False, True))
+    assert again.settings['rerank'] is True
+    assert again.metrics['valid_queries'] == plain.metrics['valid_queries']
+    assert again.metrics['mAP'] != plain.metrics['mAP']
+
+
+def test_images_that_cannot_be_read_are_left_out_and_named(tmp_path, extractor):
+    root = write_vehicles(tmp_path / 'data', identities=18, images=6)
+    bad = sorted((root / 'image_test').iterdir())[2]
+    bad.write_bytes(b'')
+    result = evaluate_model(extractor, load_data(root))
+    assert list(result.skipped) == [str(bad)]
+    bad.unlink()
+    assert result.metrics == pytest.approx(evaluate_model(extractor, load_data(root)).metrics)
+
+
+def test_an_image_in_two_parts_is_embedded_once(data, extractor):
+    twice = data.query.subset(np.repeat(np.arange(len(data.query)), 2))
+    vectors, rows, _ = embed_split(extractor, twice)
+    assert len(vectors) == len(rows) == len(data.query)
+
+
+def test_wrong_use(data, extractor):
+    with pytest.raises(ValueError, match='draws nothing'):
+        evaluate_model(extractor, data, 'fixed', draws=2)
+    with pytest.raises(ValueError, match='at least 1'):
+        evaluate_model(extractor, data, 'vru', draws=0)
+
+
+def test_table_and_numbers(data, extractor, tmp_path):
+    result = evaluate_model(extractor, data, 'vru', draws=2)
+    table, numbers = write_evaluation(result, 'ours', tmp_path, data='somewhere')
+    content = json.loads(numbers.read_text())
+    assert (content['name'], content['data'], content['settings']['draws']) == ('ours', 'somewhere', 2)
+    assert content['metrics'] == result.metrics
+    heading, _, row = table.read_text().strip().split('\n')
+    assert heading == '| Method | mAP | Rank-1 | Rank-5 | Rank-10 | mINP |'
+    mean, deviation = 100 * result.metrics['mAP'], 100 * result.deviation['mAP']
+    assert row.startswith(f'| ours | {mean:.2f} ± {deviation:.2f} | ')
+    assert markdown_table([('a', result), ('b', result)]).count('\n') == 3
+
+
+def test_expansion_and_the_camera_rule_are_options(data, extractor):
+    parts = draw_protocol(data)
+    assert parts.exclude_same_camera
+    free = evaluate_model(extractor, data, exclude_same_camera=False)
+    assert_same(free, expected(extractor, parts._replace(exclude_same_camera=False)))
+    assert free.settings['same_camera_excluded'] is False
+
+    query, gallery = (
+        np.concatenate([extractor(path) for path in split.paths]).astype(np.float64)
+        for split in (parts.query, parts.gallery)
+    )
+    similarity = query @ gallery.T
+    nearest = np.argsort(-similarity, axis=1)[:, :3]
+    weights = np.take_along_axis(similarity, nearest, axis=1).clip(min=0) ** 3
+    query = query + (weights[..., None] * gallery[nearest]).sum(axis=1)
+    cameras = (parts.query.camids, parts.gallery.camids)
+    wanted = reference.metrics(
+        reference.cosine_distances(query, gallery), parts.query.pids, parts.gallery.pids, *cameras
+    )
+    result = evaluate_model(extractor, data, expand=3)
+    assert_same(result, wanted)
+    assert result.settings['expand'] == 3
+    with pytest.raises(ValueError, match='expand'):
+        evaluate_model(extractor, data, expand=-1)

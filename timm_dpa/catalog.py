@@ -1,0 +1,88 @@
+"""The table of the models: size, cost, embedding and released weights."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import timm
+import torch
+from timm.models import get_arch_pretrained_cfgs, list_models
+from torch.utils.flop_counter import FlopCounterMode
+
+from .dpa_resnet import ReIDResNet
+from .weights.fetch import read_manifest
+
+__all__ = ['count_macs', 'zoo_table']
+
+_COLUMNS = ('model', 'attention', 'parameters (M)', 'GMACs', 'embedding', 'pretrained tags')
+
+
+def count_macs(model: torch.nn.Module, image_size: tuple[int, int] = (256, 256)) -> int:
+    """Multiply-accumulate operations of one image in convolutions and matrix products, on any device, `meta` too."""
+    parameter = next(model.parameters())
+    image = torch.empty(1, model.in_chans, *image_size, device=parameter.device, dtype=parameter.dtype)
+    with _quiet(), FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(image)
+    return counter.get_total_flops() // 2
+
+
+def zoo_table(pattern: str = '*', markdown: bool = False) -> str:
+    """The registered models whose name matches `pattern`, as text; parameters without classifier, GMACs at 256 px.
+
+    Raises:
+        ValueError: no model matches.
+    """
+    names = list_models(pattern, module='dpa_resnet')
+    if not names:
+        raise ValueError(f'no model is called {pattern}; timm-dpa models lists all')
+    rows, released = [_COLUMNS], read_manifest()
+    for name in sorted(names, key=lambda name: (int(name.rpartition('resnet')[2]), name)):
+        model: ReIDResNet = timm.create_model(name, device='meta').eval()
+        tags = [
+            tag.partition('.')[2] + _describe_sources(released.get(tag, {}).get('trained_on'))
+            for tag, cfg in get_arch_pretrained_cfgs(name).items()
+            if cfg.has_weights
+        ]
+        rows.append(
+            (
+                name,
+                name.partition('_')[0].replace('reid', 'none'),
+                f'{sum(p.numel() for p in model.parameters()) / 1e6:.1f}',
+                f'{count_macs(model) / 1e9:.2f}',
+                str(model.head_hidden_size),
+                ', '.join(tags) or '-',
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
+    numeric = (2, 3, 4)
+    lines = [
+        [cell.rjust(widths[i]) if i in numeric else cell.ljust(widths[i]) for i, cell in enumerate(row)] for row in rows
+    ]
+    if not markdown:
+        return '\n'.join('  '.join(line).rstrip() for line in lines)
+    rule = ['-' * (w - 1) + ':' if i in numeric else '-' * w for i, w in enumerate(widths)]
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in [lines[0], rule, *lines[1:]])
+
+
+def _describe_sources(sources: list[dict[str, Any]] | None) -> str:
+    """What weights were trained on, in brackets; nothing where that is not recorded."""
+    if not sources:
+        return ''
+    synthetic = [source['name'] for source in sources if source['synthetic']]
+    kind = 'rendered images' if all('rendered' in name for name in synthetic) else 'synthetic images'
+    real = list(dict.fromkeys(source['name'] for source in sources if not source['synthetic']))
+    return f' ({" and ".join([*[kind][: len(synthetic)], *real])}{"" if real else " only"})'
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The counter warns that it sees no module hierarchy, which is not asked for."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(previous)

@@ -1,0 +1,1 @@
+"""The command line `timm-dpa`: a file for each command."""

@@ -1,0 +1,1 @@
+"""Embeddings: from images in any form to vectors, files of them, search and export."""

@@ -1,0 +1,399 @@
+"""Embeddings of vehicle images: any images in, L2-normalised vectors out."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from huggingface_hub.utils import tqdm
+from timm.data import create_transform, resolve_data_config
+from timm.models import is_model_pretrained
+from torch import nn
+
+from ..weights.fetch import WeightsError, explain, is_released
+from ..weights.init import load_weights
+from .images import ImageError, ImageItem, iter_images, load_rgb
+
+__all__ = ['Embeddings', 'FeatureExtractor', 'autocast_dtype', 'create_embedding_model', 'resolve_device']
+
+_logger = logging.getLogger(__name__)
+
+_PRECISIONS = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+
+@dataclass
+class Embeddings:
+    """What a run gives.
+
+    Attributes:
+        vectors: `(N, D)` float32, each of Euclidean length 1.
+        names: N paths, or `image <index>` for images that have none.
+        failures: name -> reason of the images of folders that could not be read; they have no vector.
+    """
+
+    vectors: np.ndarray
+    names: list[str]
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+class FeatureExtractor:
+    """Turns vehicle images into embeddings.
+
+    ```python
+    extractor = FeatureExtractor('dpa_resnet50')
+    vectors = extractor(['a.jpg', 'b.jpg'])  # (2, 2048) float32, unit length
+    similarity = vectors @ vectors.T  # cosine
+    ```
+
+    Args:
+        model: name of a timm model (`'dpa_resnet50'`, `'hf-hub:org/name'`, `'local-dir:folder'`), or a module made by
+            `timm.create_model`, which is used as it is: its weights, device and mode are not changed. It takes RGB.
+        pretrained: for a name: True for the registered weights, a path for those of a checkpoint file, False for
+            random ones. None takes the registered weights where there are some, else random ones with a warning.
+            Random weights are the same in every run.
+        device: `'auto'` for CUDA, MPS or the CPU, in this order (for a module: where it is), or a torch device.
+        precision: `'fp32'`, `'bf16'`, `'fp16'` (autocast), or `'auto'`: bf16 where the device computes with it, else
+            fp16 on CUDA, else fp32. The cosine between an embedding in bf16 and in fp32 is above 0.999.
+        batch_size: images that are computed together; more use more memory.
+        image_size: side, or height and width, in pixels, to which images are resized; None for the model's own.
+        workers: threads that decode.
+        flip: embed the sum of an image and of its mirror image, each of unit length; takes twice the time.
+
+    Raises:
+        ValueError: no such model, precision or device, no RGB model, sizes below 1, or weights of another model.
+        FileNotFoundError: no such checkpoint or model folder.
+        WeightsError: weights that cannot be downloaded, or are not those that were released.
+        RuntimeError: weights in a folder that cannot be read.
+    """
+
+    def __init__(
+        self,
+        model: str | nn.Module = 'dpa_resnet50',
+        pretrained: bool | str | Path | None = None,
+        device: str | torch.device = 'auto',
+        precision: str = 'auto',
+        batch_size: int = 32,
+        image_size: int | tuple[int, int] | None = None,
+        workers: int | None = None,
+        flip: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f'batch_size must be at least 1, not {batch_size}')
+        if workers is not None and workers < 1:
+            raise ValueError(f'workers must be at least 1, not {workers}')
+        if isinstance(model, nn.Module):
+            if pretrained is not None:
+                raise ValueError('pretrained is for a model that is given by name; load the weights into the module')
+            self.model = model
+            self.origin: dict[str, str] = {}
+            self.device = next(model.parameters()).device
+            wanted = self.device if device == 'auto' else resolve_device(device)
+            if wanted.type != self.device.type or wanted.index not in (None, self.device.index):
+                raise ValueError(f'the module is on {self.device}; move it with .to({str(wanted)!r}) first')
+        elif isinstance(model, str):
+            if model.startswith('local-dir:'):
+                model = f'local-dir:{os.path.abspath(model.removeprefix("local-dir:"))}'
+            # enough to make the same extractor again, unlike describe()
+            self.origin = {'source': model}
+            if pretrained and pretrained is not True:
+                self.origin['checkpoint'] = os.path.abspath(pretrained)
+            self.device = resolve_device(device)
+            self.model = create_embedding_model(model, pretrained)
+            self.model.to(self.device, memory_format=torch.channels_last).eval()
+        else:
+            raise TypeError(f'model must be a name or a module, not {type(model).__name__}')
+        if not hasattr(self.model, 'forward_head') or not hasattr(self.model, 'head_hidden_size'):
+            raise ValueError(f'{type(self.model).__name__} is no model of timm.create_model, which this needs')
+        if getattr(self.model, 'in_chans', 3) != 3:
+            raise ValueError(f'the model takes {self.model.in_chans} channels; embeddings are made of RGB, in_chans=3')
+        self.autocast_dtype = autocast_dtype(precision, self.device)
+        self.batch_size = batch_size
+        self.flip = flip
+        self.workers = workers or max(2, torch.get_num_threads())
+        self.data_config = resolve_data_config(model=self.model)
+        if image_size is not None:
+            size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+            if min(size) < 1:
+                raise ValueError(f'image_size must be at least 1, not {image_size}')
+            self.data_config['input_size'] = (3, *size)
+        # to uint8: a quarter of the memory between the threads, and normalised where the model computes
+        self.transform = create_transform(**{**self.data_config, 'use_prefetcher': True})
+        self.mean, self.std = (
+            torch.tensor(self.data_config[key], device=self.device).view(1, -1, 1, 1) * 255 for key in ('mean', 'std')
+        )
+
+    @property
+    def embedding_size(self) -> int:
+        """Width D of an embedding."""
+        return self.model.head_hidden_size
+
+    def describe(self) -> dict[str, str]:
+        """What decides an embedding: extractors that differ in `model` at most give comparable vectors."""
+        digest = hashlib.sha256()
+        classifier = self.model.get_classifier()  # takes no part
+        for name, module in self.model.named_modules():
+            if module is classifier:
+                continue
+            # what changes the output and is not among the weights
+            options = [getattr(module, key, None) for key in ('stride', 'padding', 'dilation', 'pool_type')]
+            digest.update(f'{name} {options}'.encode())
+            tensors = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+            for key, value in tensors.items():
+                digest.update(f'{key} {value.dtype}'.encode())
+                digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        config = getattr(self.model, 'pretrained_cfg', None) or {}
+        tag = config.get('tag')
+        return {
+            'model': config.get('architecture', type(self.model).__name__) + (f'.{tag}' if tag else ''),
+            'network_sha256': digest.hexdigest(),
+            'flip': json.dumps(self.flip),
+            **{
+                key: json.dumps(self.data_config[key])
+                for key in ('input_size', 'mean', 'std', 'interpolation', 'crop_mode', 'crop_pct')
+            },
+        }
+
+    def __call__(self, images: Any, progress: bool | None = None) -> np.ndarray:
+        """Embed `images`, in their order.
+
+        Args:
+            images: a path, a folder (all images below it, sorted), a PIL image, a numpy array (HWC or HW; uint8,
+                uint16, or float in 0..1), a tensor (CHW, uint8 or float in 0..1, not normalised), a batch of arrays or
+                tensors in one with 4 dimensions, or a list or generator of any of these. Greyscale, palette, alpha,
+                CMYK, 16-bit and EXIF-rotated images are understood. A generator is read as far ahead as one batch.
+            progress: show a bar; None shows one on a terminal only, after a second.
+
+        Returns:
+            `(N, D)` float32, each row of Euclidean length 1. N is 0 for an empty list.
+
+        Raises:
+            ImageError: an image cannot be read; the message names it. In a folder the others are done and a warning
+                lists it, see `run`.
+            FileNotFoundError: a path does not exist.
+        """
+        result = self.run(images, progress=progress)
+        for reason in result.failures.values():
+            _logger.warning('left out: %s', reason)
+        return result.vectors
+
+    def run(self, images: Any, progress: bool | None = None) -> Embeddings:
+        """The same as a call, with names, and with the images of folders that could not be read."""
+        batches = list(self.stream(images, progress=progress))
+        vectors = [batch.vectors for batch in batches] or [np.empty((0, self.embedding_size), np.float32)]
+        result = Embeddings(np.concatenate(vectors), [name for batch in batches for name in batch.names])
+        for batch in batches:
+            result.failures.update(batch.failures)
+        return result
+
+    def stream(self, images: Any, progress: bool | None = None, total: int | None = None) -> Iterator[Embeddings]:
+        """The same in batches, as they are done, for more vectors than fit into memory."""
+        items: Iterable[ImageItem] = iter_images(images)
+        if isinstance(images, (str, os.PathLike, list, tuple)):
+            items = list(items)  # a wrong path shows before the work, and the bar knows its end
+        if total is None and hasattr(items, '__len__'):
+            total = len(items)
+        bar = tqdm(
+            total=total,
+            unit='image',
+            desc='embedding',
+            disable=None if progress is None else not progress,
+            delay=1 if progress is None else 0,
+        )
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix='decode')
+        try:
+            with bar:
+                for batch, decoded in self._decoded(pool, iter(items)):
+                    result = self._embed(batch, decoded)
+                    bar.update(len(batch))
+                    yield result
+        finally:  # after Ctrl-C wait for what is being decoded at the most
+            pool.shutdown(cancel_futures=True)
+
+    def _decoded(
+        self, pool: ThreadPoolExecutor, items: Iterator[ImageItem]
+    ) -> Iterator[tuple[list[ImageItem], list[Future]]]:
+        """Batches whose images are being decoded.
+
+        On a GPU the next batch is decoded while this one is computed. On the CPU both would wait for the same cores.
+        """
+        ahead = 1 if self.device.type == 'cpu' else 2
+        queue: deque[tuple[list[ImageItem], list[Future]]] = deque()
+        while True:
+            batch = list(islice(items, self.batch_size))
+            if batch:
+                queue.append((batch, [pool.submit(self._decode, item) for item in batch]))
+            if not queue:
+                return
+            if len(queue) >= ahead or not batch:
+                yield queue.popleft()
+
+    def _decode(self, item: ImageItem) -> torch.Tensor:
+        return self.transform(load_rgb(item))
+
+    def _embed(self, items: list[ImageItem], decoded: list[Future]) -> Embeddings:
+        pixels, names, failures = [], [], {}
+        for item, future in zip(items, decoded, strict=True):
+            try:
+                pixels.append(future.result())
+                names.append(item.name)
+            except ImageError as error:
+                if not item.from_folder:
+                    raise
+                failures[item.name] = str(error)
+        if not pixels:
+            return Embeddings(np.empty((0, self.embedding_size), np.float32), [], failures)
+        vectors = self.embed_pixels(torch.stack(pixels)).cpu().numpy()
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            raise RuntimeError(
+                f'{names[int(np.argmin(finite))]}: the embedding is not finite; the weights are damaged, or '
+                "too large for this precision: try precision='fp32'"
+            )
+        return Embeddings(vectors, names, failures)
+
+    @torch.no_grad()  # and not inference_mode, whose tensors a model could not be trained with
+    def embed_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embed images that have the model's input size already.
+
+        Args:
+            pixels: `(B, 3, H, W)` uint8 RGB.
+
+        Returns:
+            `(B, D)` float32 of Euclidean length 1, on the extractor's device.
+
+        Raises:
+            ValueError: other pixels, or a model that gives maps.
+        """
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
+            raise ValueError(f'pixels must be (B, 3, H, W) uint8, not {tuple(pixels.shape)} {pixels.dtype}')
+        x = pixels.to(self.device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
+        x.sub_(self.mean).div_(self.std)
+        # where it is disabled, too: the caller may be inside another one, and its cache is for weights with gradients
+        autocast = torch.autocast(
+            self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None, cache_enabled=False
+        )
+        if self.autocast_dtype is None:
+            x = x.to(next(self.model.parameters()).dtype)
+        with autocast, _eval_mode(self.model):
+            embedding = self._unit(x)
+            if self.flip:
+                embedding = F.normalize(embedding + self._unit(x.flip(-1)), dim=1)
+        return embedding
+
+    def _unit(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.model.forward_head(self.model.forward_features(x), pre_logits=True)
+        if x.ndim != 2:
+            raise ValueError(
+                f'the model gives {x.ndim}-dimensional features; create it with a global_pool, such as "gem"'
+            )
+        return F.normalize(x.float(), dim=1)
+
+
+def create_embedding_model(name: str, pretrained: bool | str | Path | None = None) -> nn.Module:
+    """A timm model without classifier by name; `pretrained` as in `FeatureExtractor`."""
+    remote = name.startswith(('hf-hub:', 'hf_hub:', 'local-dir:'))
+    if pretrained is None:
+        # released ones that are not here are an error, no reason for random ones
+        pretrained = remote or is_model_pretrained(name) or is_released(name) or None
+    if pretrained is True:
+        return _create(name, pretrained=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # a gallery and a query of two runs must meet the same weights
+        model = _create(name, pretrained=False)
+    if pretrained:
+        load_weights(model, pretrained)
+    elif pretrained is None:
+        _logger.warning('%s has no released weights: random weights, good for trying things out only', name)
+    return model
+
+
+def _create(name: str, pretrained: bool) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except WeightsError:
+        raise
+    except json.JSONDecodeError as error:
+        raise ValueError(f'{name}: its config.json cannot be read ({error})') from error
+    except ValueError as error:
+        if name.rpartition(':')[2] in str(error):
+            raise
+        raise ValueError(f'{name}: {error}') from error
+    except (TypeError, AssertionError) as error:
+        raise ValueError(f'{name}: its configuration makes no model ({error})') from error
+    except RuntimeError as error:  # no such name, tag or weights
+        raise ValueError(f'{name}: {str(error).rstrip(".")}; timm-dpa models lists what there is') from error
+    except Exception as error:  # the Hub's errors are of many types
+        if name.startswith('local-dir:'):
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise RuntimeError(f'{name}: its weights cannot be read ({error})') from error
+        raise WeightsError(explain(error, name)) from error
+
+
+def resolve_device(name: str | torch.device) -> torch.device:
+    """The device of that name; `'auto'` is CUDA, MPS or the CPU, in this order.
+
+    Raises:
+        ValueError: it cannot be used here.
+    """
+    if name == 'auto':
+        return _choose_device()
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f'device {name} cannot be used here ({str(error).splitlines()[0]})') from error
+    return device
+
+
+def _choose_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device('cuda')
+    if torch.backends.mps.is_available():
+        return torch.device('mps')
+    return torch.device('cpu')
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """What to compute in, None for float32; `precision` as in `FeatureExtractor`.
+
+    Raises:
+        ValueError: unknown precision.
+    """
+    if precision != 'auto':
+        if precision not in _PRECISIONS:
+            raise ValueError(f'unknown precision {precision!r}; choose auto, {", ".join(_PRECISIONS)}')
+        return _PRECISIONS[precision]
+    if device.type == 'cuda':
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    # only matrix units pay: with AVX-512 bf16 alone a ResNet-18 reached 0.75 of its rate in fp32
+    if device.type == 'cpu' and getattr(torch.cpu, 'get_capabilities', dict)().get('amx_bf16'):
+        return torch.bfloat16
+    return None
+
+
+@contextlib.contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; each module gets its own mode back, frozen batch norms included."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,1 @@
+"""Layers of the attention modules: pooling, omni-dimensional convolution, normalization."""

@@ -1,0 +1,215 @@
+"""Weights from elsewhere: an ImageNet backbone as a start, or a checkpoint of the same model."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from dataclasses import dataclass
+
+import timm
+import torch
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from timm.models import adapt_input_conv, is_model, load_state_dict
+from torch import nn
+
+from ..dpa_resnet import ReIDResNet
+from ..layers.whitening import WHITENING_KEY, add_whitening
+from ..reid_timm import ReIDBackbone
+from .fetch import WeightsError, difference, explain, is_released
+
+__all__ = ['InitReport', 'find_weights', 'init_backbone', 'load_weights']
+
+#: parts of a ReIDResNet that an ImageNet ResNet does not have
+_OWN_PARTS = re.compile(r'^(layer\d\.attn(?:_\d+)?|neck|whiten|fc|global_pool)\.')
+_ATTENTION = re.compile(r'^(layer\d\.attn(?:_\d+)?)\.')
+#: parts that both have
+_BACKBONE = re.compile(r'^(conv1|bn1|maxpool|layer\d)\.')
+#: what is a path even if there is no such file; `org/name` holds dots as well
+_PATH = re.compile(r'^[./~]|\.(safetensors|pth|pt|tar|bin|ckpt|pkl)$')
+
+
+@dataclass(frozen=True)
+class InitReport:
+    """What `init_backbone` did.
+
+    Attributes:
+        source: where the weights came from.
+        filled: names of parameters and buffers that were loaded.
+        not_filled: names that keep their initial values: attention, pooling, neck and classifier.
+        ignored: names in the source that the model has no place for, such as the ImageNet classifier.
+    """
+
+    source: str
+    filled: tuple[str, ...]
+    not_filled: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+    def __str__(self) -> str:
+        attentions = ((_ATTENTION.match(name), name) for name in self.ignored)
+        unused = list(dict.fromkeys(match.group(1) if match else name for match, name in attentions))
+        left = sorted({_OWN_PARTS.match(name).group(1) for name in self.not_filled})
+        return (
+            f'{len(self.filled)} tensors from {self.source}; keep their initial values: {", ".join(left) or "none"}'
+            f'{"; not used: " + ", ".join(unused) if unused else ""}'
+        )
+
+
+def looks_like_file(source: str) -> bool:
+    """Whether a name is that of a checkpoint file, there or not, rather than of a repository."""
+    return _PATH.search(source) is not None
+
+
+def find_weights(path: str | os.PathLike[str]) -> str:
+    """The file of weights that a path stands for: itself, or that in the folder of a run, or of a model.
+
+    Raises:
+        FileNotFoundError: a folder without one.
+    """
+    path = os.fspath(path)
+    if not os.path.isdir(path):
+        return path
+    names = ('model/model.safetensors', 'model.safetensors')
+    for name in names:
+        if os.path.isfile(os.path.join(path, name)):
+            return os.path.join(path, name)
+    raise FileNotFoundError(f'{path}: holds neither {names[0]} nor {names[1]}')
+
+
+def init_backbone(
+    model: ReIDResNet | ReIDBackbone, init_from: str | os.PathLike[str] = 'timm/resnet50.a1_in1k'
+) -> InitReport:
+    """Fill the backbone of `model` with trained weights, and with it all else that the source has and fits.
+
+    From a re-identification network that is its neck, its pooling, and each attention of the same kind, whole or not at
+    all. From released weights of this package, given by name, it is no attention: the trunk, which all have alike.
+
+    Args:
+        model: the model to fill, changed in place. It may have other input channels than the source.
+        init_from: a checkpoint file (safetensors, or a torch file of tensors), the folder of a run or a model, a
+            repository of the Hugging Face Hub (`timm/resnet50.a1_in1k`, `org/name@revision`), or a model with weights,
+            of timm or of this package (`resnet50.a1_in1k`, `dpa_resnet50.rendered`).
+
+    Returns:
+        The names that were filled, that were not, and that were not used.
+
+    Raises:
+        FileNotFoundError: `init_from` is neither a file, nor a repository, nor a model.
+        ValueError: weights of another architecture, or a file that holds no weights.
+        WeightsError: a download that failed.
+    """
+    source = os.fspath(init_from)
+    # position embeddings are resampled by timm while it loads them
+    size = {'img_size': model.backbone_args['img_size']} if 'img_size' in getattr(model, 'backbone_args', {}) else {}
+    if os.path.exists(source):
+        weights = _read_checkpoint(find_weights(source))
+    elif looks_like_file(source):
+        raise FileNotFoundError(f'{source}: no such checkpoint file')
+    elif source.startswith(('hf-hub:', 'hf_hub:')) or source.count('/') == 1:
+        weights = _pretrained('hf-hub:' + source.removeprefix('hf-hub:').removeprefix('hf_hub:'), source, **size)
+    elif is_model(source.partition('.')[0]):
+        weights = _pretrained(source, source, **size)
+    else:
+        raise FileNotFoundError(f'{source}: neither a file, nor a Hub repository (org/name), nor a timm model')
+
+    prefix = 'backbone.' if isinstance(model, ReIDBackbone) else ''
+    target = model.backbone if prefix else model
+    state = target.state_dict()
+    stem = _stem(target, state)
+    if stem in weights and weights[stem].shape[1] != state[stem].shape[1]:
+        weights[stem] = adapt_input_conv(state[stem].shape[1], weights[stem])
+    fitting = {name: value for name, value in weights.items() if name in state and value.shape == state[name].shape}
+    trunk_only = is_released(source)
+    # parts of different attentions share names and some shapes
+    attentions = {match.group(1) for name in (*state, *weights) if (match := _ATTENTION.match(name))}
+    for part in attentions:
+        own, theirs = ({name for name in names if name.startswith(f'{part}.')} for names in (state, weights))
+        if trunk_only or own != theirs or not own <= fitting.keys():
+            fitting = {name: value for name, value in fitting.items() if name not in own}
+    not_filled = tuple(prefix + name for name in state if name not in fitting)
+    foreign = [name for name in not_filled if not _OWN_PARTS.match(name)]
+    if prefix:
+        not_filled += tuple(name for name in model.state_dict() if not name.startswith(prefix))
+    else:
+        # a deeper network has all blocks of this one, and more
+        foreign += [
+            name for name in weights if name not in state and _BACKBONE.match(name) and not _OWN_PARTS.match(name)
+        ]
+    if foreign:
+        foreign = [name.removeprefix(prefix) for name in foreign]
+        raise ValueError(f'{source}: weights of another architecture, {difference(foreign, weights, state)}')
+    target.load_state_dict(fitting, strict=False)
+    ignored = tuple(name for name in weights if name not in fitting)
+    return InitReport(source, tuple(prefix + name for name in fitting), not_filled, ignored)
+
+
+def _stem(model: nn.Module, state: dict[str, torch.Tensor]) -> str | None:
+    """The weight of the first convolution, which other input channels change."""
+    first = model.pretrained_cfg.get('first_conv') or 'conv1'
+    first = first if isinstance(first, str) else first[0]
+    return next((name for name in state if name.startswith(first) and name.endswith('weight')), None)
+
+
+def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Load a checkpoint of the same model from a file, but for a classifier of another number of identities.
+
+    Args:
+        model: changed in place, or not at all where an error is raised. Weights that hold a whitening give it one.
+        path: safetensors, or a torch file of tensors (nothing else is unpickled).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint, or of another architecture.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{os.fspath(path)}: no such checkpoint file')
+    weights = _read_checkpoint(os.fspath(path))
+    if WHITENING_KEY in weights:
+        add_whitening(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    classifier = model.get_classifier(name_only=True) if hasattr(model, 'get_classifier') else 'fc'
+    prefixes = tuple(f'{name}.' for name in ([classifier] if isinstance(classifier, str) else classifier))
+    for name in [name for name in weights if name.startswith(prefixes)]:
+        if name not in before or before[name].shape != weights[name].shape:
+            del weights[name]
+    missing = [name for name in before if name not in weights and not name.startswith(prefixes)]
+    unexpected = [name for name in weights if name not in before]
+    wrong = [*missing, *unexpected]
+    if not wrong:
+        try:
+            model.load_state_dict(weights, strict=False)  # modules may take other shapes than their own
+            return
+        except (RuntimeError, ValueError):
+            model.load_state_dict(before)  # what fitted was filled before the error
+        wrong = [name for name in before if name in weights and before[name].shape != weights[name].shape]
+    raise ValueError(f'{os.fspath(path)}: checkpoint of another architecture, {difference(wrong, weights, before)}')
+
+
+def _pretrained(name: str, source: str, **model_args) -> dict[str, torch.Tensor]:
+    """Weights that timm knows or downloads."""
+    try:
+        return timm.create_model(name, pretrained=True, **model_args).state_dict()
+    # no connection, and not in the cache, is one of them
+    except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError) as error:
+        raise FileNotFoundError(
+            explain(error, source)
+        ) from error  # no connection, and not in the cache, is one of them
+    except WeightsError:
+        raise
+    except RuntimeError as error:  # a tag without weights, or weights that are not those of the configuration
+        raise ValueError(f'{source}: {error}') from error
+
+
+def _read_checkpoint(path: str) -> dict[str, torch.Tensor]:
+    try:
+        weights = load_state_dict(path)
+    except Exception as error:  # damaged files raise whatever the parser met
+        if isinstance(error, pickle.UnpicklingError) or isinstance(error.__cause__, pickle.UnpicklingError):
+            raise ValueError(
+                f'{path}: holds more than tensors, which is not loaded because it could run code; '
+                'save model.state_dict()'
+            ) from error
+        raise ValueError(f'{path}: not a checkpoint that can be read ({error})') from error
+    if not isinstance(weights, dict) or not weights or not all(torch.is_tensor(value) for value in weights.values()):
+        raise ValueError(f'{path}: holds no state dict of tensors; save model.state_dict()')
+    return dict(weights)

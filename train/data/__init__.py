@@ -1,0 +1,1 @@
+"""Data sets: layouts, protocols, checks, transforms and toy data."""

@@ -1,0 +1,1 @@
+"""Evaluation: ranking metrics, re-ranking, protocols and the tables of the paper."""

@@ -1,0 +1,248 @@
+"""Evaluation of a model on a data set: embeddings, a protocol, and the row of the paper's tables."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from timm_dpa.embedding.extractor import FeatureExtractor
+from timm_dpa.embedding.images import ImageItem
+
+from ..data.datasets import DRAWN_PROTOCOLS, QueryGallery, ReIDData, Split, draw_protocol
+from ..run.checkpoints import write_atomically
+from ..run.distributed import Processes
+from .metrics import DrawMetrics, RankingMetrics, evaluate, evaluate_distances, evaluate_draws
+from .reranking import expand_queries, rerank
+
+__all__ = [
+    'COLUMNS',
+    'Evaluation',
+    'check_protocol',
+    'embed_split',
+    'evaluate_model',
+    'markdown_table',
+    'write_evaluation',
+]
+
+_logger = logging.getLogger(__name__)
+
+#: of the paper's tables: heading and key
+COLUMNS = (('mAP', 'mAP'), ('Rank-1', 'rank1'), ('Rank-5', 'rank5'), ('Rank-10', 'rank10'), ('mINP', 'mINP'))
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Scores of a model.
+
+    Attributes:
+        metrics: mean over the draws, in 0..1: `mAP`, `mINP`, `rank1`, `rank5`, ..., and counts of queries.
+        deviation: sample standard deviation over the draws; 0 of a single one.
+        cmc: `(max_rank,)` float64, mean CMC curve.
+        first: metrics of the first draw, query by query.
+        settings: protocol, draws, seed, rerank, flip, gallery size: what else decides the numbers.
+        skipped: path -> reason of images that could not be read.
+    """
+
+    metrics: dict[str, float]
+    deviation: dict[str, float]
+    cmc: np.ndarray
+    first: RankingMetrics
+    settings: dict[str, Any]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All but the numbers of each query, as JSON takes it."""
+        return {
+            'metrics': self.metrics,
+            'deviation': self.deviation,
+            'settings': self.settings,
+            'cmc': [round(float(value), 6) for value in self.cmc],
+            'skipped': self.skipped,
+        }
+
+
+def evaluate_model(
+    extractor: FeatureExtractor,
+    data: ReIDData,
+    protocol: str | None = None,
+    *,
+    draws: int = 1,
+    seed: int = 0,
+    use_rerank: bool = False,
+    expand: int = 0,
+    exclude_same_camera: bool | None = None,
+    query_identities: Sequence[str] | None = None,
+    processes: Processes | None = None,
+    progress: bool | None = None,
+) -> Evaluation:
+    """Embed the test images and score the ranking.
+
+    Args:
+        extractor: the model, and how images are given to it.
+        data: see `load_data`.
+        protocol: see `draw_protocol`; None for the data's own.
+        draws: random galleries (`vru`) or queries (`cross-camera`) that are averaged over.
+        seed: of the draws.
+        use_rerank: re-rank by k-reciprocal neighbours.
+        expand: gallery images by which a query is expanded first, see `expand_queries`; 0 for none.
+        exclude_same_camera: the same-camera rule, on or off; None for the protocol's own.
+        query_identities: names of the identities that are asked for; all others stay in the gallery.
+        processes: share the images among them; all get the same result.
+        progress: show a bar; None shows one on a terminal only.
+
+    Raises:
+        ValueError: a protocol that these data do not allow, no query with a match, draws below 1 or not of a protocol
+            that draws, unknown identities, or embeddings that are not finite.
+    """
+    protocol = protocol or data.protocol
+    wanted = None if query_identities is None else _pids(data, query_identities)
+    if expand < 0:
+        raise ValueError(f'expand must be at least 0, not {expand}')
+    parts = check_protocol(data, protocol, draws, exclude_same_camera, seed)  # what is wrong shows before the work
+    images = data.test  # another draw has other queries among them
+    if protocol not in DRAWN_PROTOCOLS:
+        images = Split(
+            parts.query.paths + parts.gallery.paths,
+            np.concatenate([parts.query.pids, parts.gallery.pids]),
+            np.concatenate([parts.query.camids, parts.gallery.camids]),
+        )
+    vectors, rows, skipped = embed_split(extractor, images, processes, progress)
+
+    distributed = processes is not None and processes.world_size > 1
+    options = {'device': extractor.device, 'distributed': distributed}
+    if protocol == 'vru' and wanted is None and not (skipped or use_rerank or expand or exclude_same_camera):
+        result = evaluate_draws(vectors, images.pids, draws, seed, **options)  # without a copy of all for each draw
+    else:
+        results = []
+        for draw in range(draws):
+            parts = draw_protocol(data, protocol, (seed, draw), exclude_same_camera)
+            results.append(_score(vectors, rows, parts, wanted, use_rerank, expand, options))
+        result = DrawMetrics.of(results)
+    settings = {
+        'protocol': protocol,
+        'draws': draws,
+        'seed': seed,
+        'gallery': sum(path in rows for path in parts.gallery.paths),
+        'same_camera_excluded': parts.exclude_same_camera,
+        'rerank': use_rerank,
+        'expand': expand,
+        'flip': extractor.flip,
+    }
+    if query_identities is not None:
+        settings['query_identities'] = list(query_identities)
+    return Evaluation(result.mean, result.std, result.cmc, result.draws[0], settings, skipped)
+
+
+def check_protocol(
+    data: ReIDData, protocol: str | None, draws: int, exclude_same_camera: bool | None = None, seed: int = 0
+) -> QueryGallery:
+    """The first draw of an evaluation; ValueError where the data or the protocol do not allow it."""
+    protocol = protocol or data.protocol
+    if draws < 1:
+        raise ValueError(f'draws must be at least 1, not {draws}')
+    if draws > 1 and protocol not in DRAWN_PROTOCOLS:
+        raise ValueError(
+            f'draws={draws}: the protocol {protocol} draws nothing; draws are for {", ".join(DRAWN_PROTOCOLS)}'
+        )
+    return draw_protocol(data, protocol, (seed, 0), exclude_same_camera)
+
+
+def _pids(data: ReIDData, names: Sequence[str]) -> np.ndarray:
+    known = {name: pid for pid, name in enumerate(data.identities)}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(
+            f'no identity is called {", ".join(unknown[:5])}; there are {", ".join(data.identities[:5])}, ...'
+        )
+    return np.array([known[name] for name in names], np.int64)
+
+
+def embed_split(
+    extractor: FeatureExtractor, split: Split, processes: Processes | None = None, progress: bool | None = None
+) -> tuple[np.ndarray, dict[str, int], dict[str, str]]:
+    """Embed the images of a split, shared among the processes.
+
+    Returns:
+        `(N, D)` float32 of unit length, of the images that could be read; path -> row; path -> reason of the others.
+    """
+    processes = processes or Processes()
+    paths = list(dict.fromkeys(split.paths))  # VeRi-776 keeps its queries in the gallery, too
+    share = paths[processes.rank :: processes.world_size]
+    # taken for images of a folder: one that cannot be read is left out
+    embedded = extractor.run([ImageItem(path, path, from_folder=True) for path in share], progress=progress)
+    skipped = dict(embedded.failures)
+    if processes.world_size == 1:
+        vectors, names = embedded.vectors, embedded.names
+    else:
+        parts = processes.gather((embedded.vectors, embedded.names, skipped))
+        found = {name: vector for part in parts for name, vector in zip(part[1], part[0], strict=True)}
+        skipped = {name: reason for part in parts for name, reason in part[2].items()}
+        names = [path for path in paths if path in found]  # in the order of a single process
+        vectors = np.stack([found[name] for name in names]) if names else embedded.vectors
+    for reason in skipped.values():
+        _logger.warning('left out: %s', reason)
+    return vectors, {name: row for row, name in enumerate(names)}, skipped
+
+
+def _score(
+    vectors: np.ndarray,
+    rows: dict[str, int],
+    parts: QueryGallery,
+    wanted: np.ndarray | None,
+    use_rerank: bool,
+    expand: int,
+    options: dict[str, Any],
+) -> RankingMetrics:
+    """One draw."""
+    sides = []
+    for split, only in ((parts.query, wanted), (parts.gallery, None)):
+        chosen = [k for k, path in enumerate(split.paths) if path in rows and (only is None or split.pids[k] in only)]
+        split = split.subset(np.array(chosen, np.int64))
+        sides.append((vectors[[rows[path] for path in split.paths]], split.pids, split.camids))
+    (query, query_pids, query_camids), (gallery, gallery_pids, gallery_camids) = sides
+    ids = (query_pids, gallery_pids, query_camids, gallery_camids)
+    rules = {'exclude_same_camera': parts.exclude_same_camera}
+    if expand:
+        query = expand_queries(query, gallery, expand, device=options['device'])
+    if use_rerank:
+        return evaluate_distances(rerank(query, gallery, device=options['device']), *ids, **rules)
+    return evaluate(query, gallery, *ids, **rules, **options)
+
+
+def markdown_table(rows: Sequence[tuple[str, Evaluation]]) -> str:
+    """The paper's table, in %: a row for each named evaluation, with the deviation over several draws."""
+    lines = [
+        '| Method | ' + ' | '.join(heading for heading, _ in COLUMNS) + ' |',
+        '|---|' + '---:|' * len(COLUMNS),
+    ]
+    for name, result in rows:
+        cells = [f'{100 * result.metrics[key]:.2f}' for _, key in COLUMNS]
+        if result.settings['draws'] > 1:
+            cells = [
+                f'{cell} ± {100 * result.deviation[key]:.2f}' for cell, (_, key) in zip(cells, COLUMNS, strict=True)
+            ]
+        lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
+def write_evaluation(result: Evaluation, name: str, folder: Path, **origin: Any) -> tuple[Path, Path]:
+    """Write `evaluation.json` and `evaluation.md`; returns their paths.
+
+    Args:
+        name: of the model, for the row.
+        origin: what else to note, such as the data.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    table, numbers = folder / 'evaluation.md', folder / 'evaluation.json'
+    write_atomically(table, (markdown_table([(name, result)]) + '\n').encode())
+    content = {'name': name, **origin, **result.as_dict()}
+    write_atomically(numbers, json.dumps(content, indent=2, ensure_ascii=False).encode('utf-8', 'backslashreplace'))
+    return table, numbers

@@ -1,0 +1,1 @@
+"""Figures: curves, ranked lists and heat maps."""

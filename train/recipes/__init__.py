@@ -1,0 +1,1 @@
+"""Recipes of training runs: the YAML files and what their keys mean."""

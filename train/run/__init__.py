@@ -1,0 +1,1 @@
+"""A training run: its networks, schedule, folder, checkpoints and log."""
