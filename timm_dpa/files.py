@@ -1,0 +1,119 @@
+"""Files and folders that appear as a whole or not at all."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+__all__ = ['atomic_file', 'atomic_folder', 'remove_stale', 'write_bytes']
+
+_NUMBERS = itertools.count()  # threads of one process may write the same name
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[Path]:
+    """Give a temporary name beside `path`; when the block ends without an error, it becomes `path`.
+
+    Whatever was at `path` stays until then, and stays for good when the block raises.
+
+    Args:
+        path: the file to write. Missing parent folders are created.
+        sync: wait until the bytes are on the disk, so that a power cut cannot leave the new name with no content.
+            Turn it off for many small files that can be made again.
+
+    Yields:
+        A name that does not exist, in the same folder and with the same suffix.
+
+    Raises:
+        OSError: the file cannot be written, for example on a full disk.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    try:
+        yield temporary
+        if sync:
+            _sync(temporary)
+        os.replace(temporary, path)
+        if sync:
+            _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
+    """Give an empty temporary folder beside `path`; when the block ends without an error, it becomes `path`.
+
+    Args:
+        path: the folder to make. Missing parent folders are created.
+        replace: take the place of a folder that is there. Without it, only an empty folder is replaced.
+
+    Yields:
+        The temporary folder.
+
+    Raises:
+        FileExistsError: `path` is a file, or a folder with files in it and `replace` is False; raised before the block.
+        OSError: it cannot be written; what was at `path` is still there.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or (not replace and any(path.iterdir()))):
+        raise FileExistsError(f'{path} is there already; name a new or empty folder')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = _temporary(path), _temporary(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for folder, _, names in os.walk(temporary, topdown=False):
+            for name in names:
+                _sync(Path(folder, name))
+            _sync(Path(folder))
+        if path.exists():
+            os.replace(path, old)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if old.exists():
+                os.replace(old, path)
+            raise
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write `content` to `path` as `atomic_file` does; raises the same errors."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def remove_stale(folder: str | os.PathLike[str]) -> None:
+    """Remove the temporary files and folders in `folder` that a killed process left behind."""
+    for path in Path(folder).glob('.*.tmp*'):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A hidden name beside `path`; the suffix stays, as writers of images and tensors go by it."""
+    return path.with_name(f'.{path.name}.tmp{os.getpid()}_{next(_NUMBERS)}{path.suffix}')
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # Windows opens no folders; a file that was not written shows in the rename
+        return
+    try:
+        with suppress(OSError):  # some network file systems cannot
+            os.fsync(handle)
+    finally:
+        os.close(handle)
