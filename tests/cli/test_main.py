@@ -7,7 +7,6 @@ import pty
 import re
 import resource
 import select
-import shlex
 import signal
 import struct
 import subprocess
@@ -22,12 +21,11 @@ import timm
 import torch
 from PIL import Image
 
-from timm_dpa.cli.main import _parser, main
+from timm_dpa.cli.main import main
 from timm_dpa.embedding.extractor import FeatureExtractor
 from timm_dpa.embedding.files import load_vectors
 from timm_dpa.train.data.toy_vehicles import draw_vehicle
 
-VERBS = ('embed', 'search', 'models', 'export', 'demo')
 COMMAND = [sys.executable, '-m', 'timm_dpa.cli']
 MODEL = ['--model', 'dpa_resnet18', '--image-size', '64', '--precision', 'fp32', '--device', 'cpu']
 #: a busy machine must not decide how long this takes
@@ -84,36 +82,12 @@ def process(*arguments, **options) -> subprocess.CompletedProcess:
     return subprocess.run([*COMMAND, *map(str, arguments)], check=False, **options)
 
 
-class TestHelp:
-    @pytest.mark.parametrize('verb', VERBS)
-    def test_every_verb_has_an_example_that_is_right(self, verb, capsys):
-        with pytest.raises(SystemExit) as ended:
-            main([verb, '--help'])
-        assert ended.value.code == 0
-        example = capsys.readouterr().out.partition('example:\n')[2].strip()
-        assert example.startswith(f'timm-dpa {verb} ')
-        assert _parser().parse_args(shlex.split(example)[1:]).verb == verb
-
-    def test_all_verbs_are_listed(self, capsys):
-        with pytest.raises(SystemExit) as ended:
-            main(['--help'])
-        assert ended.value.code == 0
-        printed = capsys.readouterr().out
-        assert all(verb in printed for verb in VERBS)
-
-    @pytest.mark.parametrize('arguments', [[], ['fly'], ['embed'], ['embed', 'a.jpg'], ['search', '--top', 'x']])
-    def test_wrong_use(self, arguments):
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        assert ended.value.code == 2
-
-
 class TestEmbed:
     def test_file_and_output(self, run, crops, tmp_path):
         out = tmp_path / 'a.safetensors'
         status, printed, errors = run('embed', crops, '--out', out, *MODEL)
         assert (status, errors) == (0, '')
-        assert printed == f'6 images embedded\n6 vectors in {out}\n'
+        assert printed == f'6 images embedded\n6 embeddings in {out}\n'
         stored = load_vectors(out)
         expected = FeatureExtractor('dpa_resnet18', False, 'cpu', 'fp32', image_size=64)(crops)
         np.testing.assert_allclose(stored.vectors, expected, atol=1e-5)
@@ -144,7 +118,7 @@ class TestEmbed:
         out = tmp_path / 'a.safetensors'
         status, printed, _ = run('embed', folder, '--out', out, *MODEL)
         assert status == 0
-        assert printed == f'1 images embedded\n1 could not be read: {out}.failures.csv\n1 vectors in {out}\n'
+        assert printed == f'1 images embedded\n1 could not be read: {out}.failures.csv\n1 embeddings in {out}\n'
 
     def test_nan_weights(self, run, crops, tmp_path):
         state = timm.create_model('dpa_resnet18').state_dict()
@@ -277,7 +251,7 @@ class TestSearch:
             assert (np.abs(np.asarray(image).astype(int) - 0xEE) < 6).all(axis=-1).mean() > 0.4
 
     def test_a_figure_of_very_many_is_cut(self, run, crops, vectors, tmp_path, monkeypatch):
-        monkeypatch.setattr('timm_dpa.cli.main._FIGURE_LIMIT', 2)
+        monkeypatch.setattr('timm_dpa.cli.search._FIGURE_LIMIT', 2)
         figure = tmp_path / 'a.png'
         status, printed, _ = run('search', '--query', crops, '--gallery', vectors, '--figure', figure, *MODEL)
         assert status == 0
@@ -421,7 +395,7 @@ class TestProcesses:
         os.close(errors)
         os.close(terminal)
         assert b'embedding:' in shown
-        assert shown.endswith(b'timm-dpa embed: interrupted; the same command goes on from here\r\n')
+        assert shown.endswith(b'timm-dpa embed: interrupted; rerun the command to resume\r\n')
         assert b'Traceback' not in shown
         assert not out.exists()
         (part,) = Path(f'{out}.partial').iterdir()
@@ -434,6 +408,6 @@ class TestProcesses:
         assert (status, errors) == (0, '')
         count = len(os.listdir(folder))
         expected = f'{count - len(known)} images embedded, {len(known)} known from an earlier run\n'
-        assert printed == f'{expected}{count} vectors in {out}\n'
+        assert printed == f'{expected}{count} embeddings in {out}\n'
         assert np.ptp(load_vectors(out).vectors, axis=0).max() < 1e-5  # all are the same image
         assert not Path(f'{out}.partial').exists()

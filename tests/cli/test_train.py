@@ -37,11 +37,12 @@ def test_train_says_where_things_are(run, data, capsys):
 def test_eval_prints_and_writes_the_row(run, data, capsys):
     assert main(['eval', '--model', str(run), '--data', str(data), '--precision', 'fp32']) == 0
     out = capsys.readouterr().out
-    written = json.loads((run / 'eval' / 'evaluation.json').read_text())
+    (folder,) = (run / 'eval').iterdir()
+    written = json.loads((folder / 'evaluation.json').read_text())
     best = json.loads((run / 'evaluation.json').read_text())
     assert written['metrics']['mAP'] == pytest.approx(best['metrics']['mAP'], abs=1e-6)
     assert f'| first | {100 * written["metrics"]["mAP"]:.2f} | ' in out
-    assert str(run / 'eval' / 'evaluation.md') in out
+    assert str(folder / 'evaluation.md') in out
 
 
 def test_eval_options(run, data, tmp_path, capsys):
@@ -124,3 +125,43 @@ def test_what_is_no_setting_is_not_taken_for_one(arguments, capsys):
         main(arguments)
     assert end.value.code == 2
     assert 'timm-dpa' in capsys.readouterr().err
+
+
+class TestWhereResultsGo:
+    """No evaluation silently replaces another one."""
+
+    def test_without_out_each_model_and_choice_of_options_has_a_folder(self, data, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        size = ['--image-size', '32', '--data', str(data)]
+        for model in ('reid_resnet18', 'se_resnet18'):
+            for options in ([], ['--flip'], ['--protocol', 'vru', '--rerank']):
+                assert main(['eval', '--model', model, *size, *options]) == 0
+        found = [path.parent.relative_to(tmp_path).parts for path in tmp_path.rglob('evaluation.json')]
+        (name,) = {parts[2] for parts in found if '_' not in parts[2].replace(data.name, '')}
+        expected = [name, f'{name}_flip', f'{name}_vru_rerank']
+        assert sorted(found) == [('eval', m, e) for m in ('reid_resnet18', 'se_resnet18') for e in sorted(expected)]
+
+    def test_results_of_something_else_are_kept(self, data, tmp_path, capsys):
+        out = tmp_path / 'results'
+        size = ['--image-size', '32', '--data', str(data), '--out', str(out)]
+        assert main(['eval', '--model', 'reid_resnet18', *size]) == 0
+        before = (out / 'evaluation.json').read_bytes()
+        for other, what in (
+            (['--model', 'se_resnet18'], 'model'),
+            (['--model', 'reid_resnet18', '--protocol', 'vru'], 'protocol'),
+        ):
+            capsys.readouterr()
+            assert main(['eval', *other, *size]) == 2
+            assert f'another {what}' in (error := capsys.readouterr().err)
+            assert '--overwrite' in error
+            assert (out / 'evaluation.json').read_bytes() == before
+        assert main(['eval', '--model', 'reid_resnet18', *size]) == 0
+        assert main(['eval', '--model', 'se_resnet18', *size, '--overwrite']) == 0
+        assert json.loads((out / 'evaluation.json').read_text())['name'] == 'se_resnet18'
+
+    def test_a_file_of_that_name_is_no_evaluation(self, data, tmp_path, capsys):
+        (tmp_path / 'evaluation.json').write_text('{"mine": 1}')
+        words = ['eval', '--model', 'reid_resnet18', '--image-size', '32', '--data', str(data), '--out', str(tmp_path)]
+        assert main(words) == 2
+        assert 'is no evaluation' in capsys.readouterr().err
+        assert (tmp_path / 'evaluation.json').read_text() == '{"mine": 1}'

@@ -155,7 +155,7 @@ class TestInterruptions:
                 os.killpg(process.pid, signal.SIGKILL)
         if way == 'Ctrl-C':
             assert process.returncode == 130
-            assert errors == 'timm-dpa synth: interrupted; the same command goes on from here\n'
+            assert errors == 'timm-dpa synth: interrupted; rerun the command to resume\n'
         assert not (out / 'dataset.json').exists()
         before = {path: path.stat().st_mtime_ns for path in out.rglob('*.jpg')}
         finished = [json.loads(path.read_text()) for path in (out / '.synth').glob('*.json')]

@@ -1,4 +1,7 @@
-"""What several verbs of the command line share: the options of a model, and names of files to write."""
+"""What several commands share: their description, the options of a model and of a data set, and checks of file names.
+
+Nothing here imports torch or numpy when it is imported, so that help and usage errors appear at once.
+"""
 
 from __future__ import annotations
 
@@ -6,58 +9,120 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from timm_dpa import FeatureExtractor
+    from timm_dpa.train.data.datasets import ReIDData
+    from timm_dpa.train.recipes.recipe import Recipe
 
 __all__ = [
-    'VerbMaker',
+    'DEFAULT_MODEL',
+    'Command',
+    'add_commands',
+    'add_data_options',
+    'add_image_size',
     'add_model_options',
     'check_output',
     'image_size',
     'make_extractor',
+    'model_label',
     'model_source',
+    'read_data',
     'read_recipe',
-    'replacing',
-    'verbs_below',
 ]
 
-#: (name, function that runs it or None, summary, example) -> parser of the verb
-VerbMaker = Callable[[str, Callable[[argparse.Namespace], None] | None, str, str], argparse.ArgumentParser]
+DEFAULT_MODEL = 'dpa_resnet50'
 
 
-def verbs_below(parser: argparse.ArgumentParser, dest: str) -> VerbMaker:
-    """A function that adds verbs to a parser; the name of the one that is called goes to `dest`."""
-    verbs = parser.add_subparsers(dest=dest, required=True, metavar=dest.upper())
+@dataclass(frozen=True)
+class Command:
+    """A command of `timm-dpa`.
 
-    def verb(
-        name: str, run: Callable[[argparse.Namespace], None] | None, summary: str, example: str
-    ) -> argparse.ArgumentParser:
-        child = verbs.add_parser(
-            name,
-            help=summary,
-            description=summary[0].upper() + summary[1:] + '.',
-            epilog=f'example:\n  {example}',
+    Args:
+        name: the word that the user types.
+        summary: what it does, as the list of commands shows it.
+        example: command lines that run as they are.
+        add_arguments: adds the options to the parser of the command.
+        run: does the work.
+        subcommands: instead of `add_arguments` and `run`, for a command that takes another word.
+        resumable: whether the same command line resumes an interrupted run.
+    """
+
+    name: str
+    summary: str
+    example: str
+    add_arguments: Callable[[argparse.ArgumentParser], None] | None = None
+    run: Callable[[argparse.Namespace], None] | None = None
+    subcommands: tuple[Command, ...] = ()
+    resumable: bool = False
+
+
+def add_commands(parser: argparse.ArgumentParser, commands: Sequence[Command], dest: str) -> None:
+    """Add `commands` to `parser`; the name of the one that the user types goes to `dest`."""
+    parsers = parser.add_subparsers(dest=dest, required=True, metavar='COMMAND')
+    for command in commands:
+        child = parsers.add_parser(
+            command.name,
+            help=command.summary,
+            description=command.summary[0].upper() + command.summary[1:] + '.',
+            epilog=f'example:\n  {command.example}',
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        if run is not None:
-            child.set_defaults(run=run)
-        return child
+        child.add_argument('--debug', action='store_true', default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        if command.subcommands:
+            add_commands(child, command.subcommands, 'action')
+            continue
+        assert command.add_arguments is not None
+        command.add_arguments(child)
+        child.set_defaults(command=command)
 
-    return verb
+
+def add_image_size(parser: Any) -> None:
+    parser.add_argument('--image-size', type=int, nargs='+', metavar='PX', help='side, or height and width, in pixels')
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('model')
-    group.add_argument('--model', metavar='NAME', help='name, or folder of a run; default dpa_resnet50')
-    group.add_argument('--checkpoint', metavar='FILE', help='weights to load into it')
-    group.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps')
+    group.add_argument('--model', metavar='NAME', help=f'model name or run folder (default {DEFAULT_MODEL})')
+    group.add_argument('--checkpoint', metavar='FILE', help='weights to load into the model')
+    group.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps (default auto)')
     group.add_argument('--precision', default='auto', choices=('auto', 'fp32', 'bf16', 'fp16'))
-    group.add_argument('--batch-size', type=int, default=32, metavar='N')
-    group.add_argument('--image-size', type=int, nargs='+', metavar='PX', help='side, or height and width')
-    group.add_argument('--workers', type=int, metavar='N', help='decoding threads')
+    group.add_argument('--batch-size', type=int, default=32, metavar='N', help='images in a batch (default 32)')
+    add_image_size(group)
+    group.add_argument('--workers', type=int, metavar='N', help='threads that decode images')
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('data')
+    group.add_argument('--layout', default='auto', choices=_LAYOUTS, help='layout of the folder (default auto)')
+    group.add_argument(
+        '--subset', default='small', choices=('small', 'medium', 'large'), help='test list of VRU (default small)'
+    )
+    group.add_argument(
+        '--test-fraction',
+        type=float,
+        default=0.3,
+        metavar='F',
+        help='identities held out where the data set has no split of its own; 1 tests on all (default 0.3)',
+    )
+
+
+_LAYOUTS = ('auto', 'veri_uav', 'vru', 'veri776', 'csv', 'folders', 'flat')
+PROTOCOLS = ('fixed', 'vru', 'first-last', 'cross-camera')
+
+
+def read_data(args: argparse.Namespace, root: str) -> ReIDData:
+    """Load the data set at `root` with the options of `add_data_options`."""
+    from timm_dpa.train.data.datasets import load_data
+
+    return load_data(root, args.layout, test_fraction=args.test_fraction, subset=args.subset)
 
 
 def image_size(values: list[int] | None) -> tuple[int, int] | None:
+    """Height and width from the values of `--image-size`."""
     if values is None:
         return None
     if len(values) > 2:
@@ -66,7 +131,7 @@ def image_size(values: list[int] | None) -> tuple[int, int] | None:
 
 
 def model_source(name: str) -> str:
-    """What timm calls a model: the folder of a run, or of its model, becomes `local-dir:folder`."""
+    """The name that timm knows a model by: a run folder, or the folder of its model, becomes `local-dir:folder`."""
     if not os.path.isdir(name):
         return name
     for folder in (Path(name, 'model'), Path(name)):
@@ -75,7 +140,12 @@ def model_source(name: str) -> str:
     raise FileNotFoundError(f'{name}: no model in this folder (looked for config.json and model/config.json)')
 
 
-def read_recipe(args: argparse.Namespace, settings: Sequence[str]):
+def model_label(name: str) -> str:
+    """What tables and figures call a model or run."""
+    return Path(name).resolve().name if os.path.isdir(name) else name
+
+
+def read_recipe(args: argparse.Namespace, settings: Sequence[str]) -> Recipe:
     """The recipe with the options, then the settings, applied."""
     from timm_dpa.train.recipes.recipe import load_recipe
 
@@ -89,8 +159,10 @@ def read_recipe(args: argparse.Namespace, settings: Sequence[str]):
     return load_recipe(args.recipe, [*options, *settings])
 
 
-def make_extractor(args: argparse.Namespace, defaults: dict[str, str] | None = None, **options: Any):
-    """The extractor that the options describe; what they leave open is taken from a gallery's metadata."""
+def make_extractor(
+    args: argparse.Namespace, defaults: dict[str, str] | None = None, **options: Any
+) -> FeatureExtractor:
+    """The extractor that the options describe; metadata of a gallery fills in what they leave open."""
     from timm_dpa.embedding.extractor import FeatureExtractor
 
     defaults = defaults or {}
@@ -98,7 +170,7 @@ def make_extractor(args: argparse.Namespace, defaults: dict[str, str] | None = N
     if size is None and 'input_size' in defaults:
         size = tuple(json.loads(defaults['input_size'])[1:])
     return FeatureExtractor(
-        model_source(args.model or defaults.get('source') or 'dpa_resnet50'),
+        model_source(args.model or defaults.get('source') or DEFAULT_MODEL),
         pretrained=args.checkpoint or (None if args.model else defaults.get('checkpoint')) or None,
         device=args.device,
         precision=args.precision,
@@ -109,8 +181,8 @@ def make_extractor(args: argparse.Namespace, defaults: dict[str, str] | None = N
     )
 
 
-def check_output(path: str | None, inputs: Sequence[str]) -> None:
-    """A wrong output name shows before the work, not after it."""
+def check_output(path: str | None, inputs: Sequence[str] = ()) -> None:
+    """Raise an error for a name that cannot be written, before any work is done."""
     if path is None:
         return
     if not Path(path).absolute().parent.is_dir():
@@ -119,20 +191,3 @@ def check_output(path: str | None, inputs: Sequence[str]) -> None:
         raise ValueError(f'{path}: is a folder; give the name of a file in it')
     if os.path.exists(path) and any(os.path.exists(name) and os.path.samefile(path, name) for name in inputs):
         raise ValueError(f'{path}: is an input of this command; give another name')
-
-
-class replacing:  # noqa: N801 a context manager used like a function
-    """Gives a temporary name with the same suffix, renamed to `path` when all went well."""
-
-    def __init__(self, path: str) -> None:
-        self.path = Path(path)
-        self.temporary = self.path.with_name(f'.tmp{os.getpid()}{self.path.name}')
-
-    def __enter__(self) -> Path:
-        return self.temporary
-
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is None:
-            os.replace(self.temporary, self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)

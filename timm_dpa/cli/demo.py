@@ -1,19 +1,17 @@
-"""`timm-dpa demo`: a small rendered gallery, ranked, by the verbs of training and evaluation."""
+"""`timm-dpa demo`: a small rendered gallery, ranked, by the other commands."""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import json
-import os
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
 
-from timm_dpa.cli.common import VerbMaker, model_source, verbs_below
-from timm_dpa.cli.train import add_train_verbs
+from .common import DEFAULT_MODEL, Command, model_label, model_source
 
-__all__ = ['add_demo_verb']
+__all__ = ['COMMAND']
 
 #: modules of the extras
 _NEEDED = ('trimesh', 'embreex', 'matplotlib', 'pytorch_grad_cam')
@@ -23,30 +21,22 @@ _FEWEST = 8  # images: a query of each of 6 cameras, and matches by 2
 _PAIRS = 3  # of look-alikes in the heat maps
 
 
-def add_demo_verb(verb: VerbMaker) -> None:
-    """Add the verb."""
-    demo = verb(
-        'demo',
-        _demo,
-        'render a few vehicles, embed and rank them, and draw the results; three minutes on two cores',
-        'timm-dpa demo --out demo',
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--out', default='demo', metavar='FOLDER', help='folder to write (default demo)')
+    parser.add_argument(
+        '--model', default=DEFAULT_MODEL, metavar='NAME', help=f'model name or run folder (default {DEFAULT_MODEL})'
     )
-    demo.add_argument('--out', default='demo', metavar='FOLDER', help='folder to write (default demo)')
-    demo.add_argument(
-        '--model', default='dpa_resnet50', metavar='NAME', help='name, or folder of a run (default dpa_resnet50)'
-    )
-    demo.add_argument('--ids', type=int, default=40, metavar='N', help='vehicles, 5 of each model (default 40)')
-    demo.add_argument(
+    parser.add_argument('--ids', type=int, default=40, metavar='N', help='vehicles, 5 of each model (default 40)')
+    parser.add_argument(
         '--images-per-id', type=int, default=12, metavar='N', help='images of each; 6 of them are queries (default 12)'
     )
 
 
-def _demo(args: argparse.Namespace) -> None:
+def _run(args: argparse.Namespace) -> None:
     import timm
 
     from timm_dpa.weights.fetch import require_released
 
-    # what is wrong shows before the work
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ImportError(f"the demo needs {', '.join(missing)}: pip install 'timm-dpa[synth,train]'")
@@ -64,16 +54,16 @@ def _demo(args: argparse.Namespace) -> None:
     data, sheet, cmc, ranks, heat_maps = (
         str(out / name) for name in ('vehicles', 'vehicles.png', 'cmc.png', 'ranks.png', 'heat_maps.png')
     )
-    label = Path(args.model).resolve().name if os.path.isdir(args.model) else args.model
+    label = model_label(args.model)
     names = ['--names', f'{label}, random weights' if random else label]
-    _run(
+    _run_command(
         *('synth', '--out', data, '--ids', str(args.ids), '--images-per-id', str(args.images_per_id)),
         *('--size', *_SIZES, '--seed', _SEED, '--test-share', '1', '--preview', sheet),
     )
-    _run('eval', '--model', args.model, '--data', data, '--out', str(out))
-    _run('plot', 'cmc', str(out), *names, '--out', cmc)
-    _run('plot', 'ranks', args.model, *names, '--data', data, '--queries', '8', '--top', '5', '--out', ranks)
-    _run('plot', 'cam', args.model, *names, '--images', *_look_alikes(Path(data)), '--out', heat_maps)
+    _run_command('eval', '--model', args.model, '--data', data, '--out', str(out), '--overwrite')
+    _run_command('plot', 'cmc', str(out), *names, '--out', cmc)
+    _run_command('plot', 'ranks', args.model, *names, '--data', data, '--queries', '8', '--top', '5', '--out', ranks)
+    _run_command('plot', 'cam', args.model, *names, '--images', *_look_alikes(Path(data)), '--out', heat_maps)
 
     metrics = json.loads((out / 'evaluation.json').read_text(encoding='utf-8'))['metrics']
     scores = (('Rank-1', 'rank1'), ('mAP', 'mAP'), ('mINP', 'mINP'))
@@ -89,13 +79,13 @@ def _demo(args: argparse.Namespace) -> None:
 results: {out}""")
 
 
-def _run(*words: str) -> None:
-    """Run a verb as if it were typed."""
-    parser = argparse.ArgumentParser(prog='timm-dpa')
-    add_train_verbs(verbs_below(parser, 'verb'))
+def _run_command(*words: str) -> None:
+    """Run a command as if it were typed."""
+    from .main import make_parser
+
     print(f'\n$ timm-dpa {shlex.join(words)}', flush=True)
-    args = parser.parse_args(words)
-    args.run(args)
+    args = make_parser().parse_args(words)
+    args.command.run(args)
 
 
 def _look_alikes(data: Path) -> list[str]:
@@ -112,3 +102,13 @@ def _look_alikes(data: Path) -> list[str]:
     for vehicle, model in models.items():
         siblings.setdefault(model, []).append(str(data / best[vehicle][-1]))
     return [path for pair in list(siblings.values())[:_PAIRS] for path in pair[:2]]
+
+
+COMMAND = Command(
+    'demo',
+    'render a few vehicles, embed and rank them, and draw the results; takes three minutes on two cores',
+    'timm-dpa demo --out demo',
+    _add_arguments,
+    _run,
+    resumable=True,
+)

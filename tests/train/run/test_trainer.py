@@ -307,7 +307,7 @@ class TestInterruptions:
         os.killpg(process.pid, number)  # terminals and launchers ask all
         errors = process.communicate()[1]
         assert process.returncode == 130
-        assert 'the same command goes on from here' in errors
+        assert 'rerun the command to resume' in errors
         assert load_checkpoint(out / 'checkpoints' / 'last.pt')['step'] >= 2
         train(quick('run.checkpoint_every=0'), data, out)
         assert_same_weights(out, finished)

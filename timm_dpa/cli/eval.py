@@ -1,0 +1,139 @@
+"""`timm-dpa eval`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from .common import (
+    DEFAULT_MODEL,
+    PROTOCOLS,
+    Command,
+    add_data_options,
+    add_model_options,
+    make_extractor,
+    model_label,
+    read_data,
+)
+
+__all__ = ['COMMAND']
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--data', required=True, metavar='ROOT', help='folder of the data set, or a CSV file')
+    parser.add_argument(
+        '--out',
+        metavar='FOLDER',
+        help='folder of the results (default: eval in the run folder, or eval/MODEL; a folder for each data set below)',
+    )
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace results of another model, data set or protocol in FOLDER'
+    )
+    parser.add_argument('--protocol', choices=PROTOCOLS, help="query and gallery (default: the data set's own)")
+    parser.add_argument('--draws', type=int, metavar='N', help='random galleries to average (default 10 for vru)')
+    parser.add_argument('--seed', type=int, default=0, metavar='N', help='seed of the gallery draws (default 0)')
+    parser.add_argument('--queries', nargs='+', metavar='NAME', help='only queries of these identities')
+    parser.add_argument(
+        '--same-camera',
+        choices=('exclude', 'keep'),
+        help="leave matches by the query's own camera out, or count them (default: as the protocol has it)",
+    )
+    parser.add_argument(
+        '--expand', type=int, default=0, metavar='N', help='expand each query by its N nearest gallery images first'
+    )
+    parser.add_argument('--rerank', action='store_true', help='re-rank by k-reciprocal neighbors')
+    parser.add_argument('--flip', action='store_true', help='embed each image and its mirror image')
+    add_data_options(parser)
+    add_model_options(parser)
+
+
+def _run(args: argparse.Namespace) -> None:
+    from timm_dpa.train.data.datasets import default_draws
+    from timm_dpa.train.data.provenance import describe_data
+    from timm_dpa.train.evaluation.evaluate import evaluate_model, markdown_table, write_evaluation
+
+    data = read_data(args, args.data)
+    protocol = args.protocol or data.protocol
+    draws = default_draws(protocol) if args.draws is None else args.draws
+    extractor = make_extractor(args, flip=args.flip)
+    name = args.model or DEFAULT_MODEL
+    label = model_label(name)
+    origin = {'data': describe_data(data), 'root': str(data.root), 'model': extractor.describe()}
+    out = Path(args.out) if args.out else _default_folder(args, name, label, origin['data'])
+    if not args.overwrite:
+        _check_replaceable(out, origin, {'protocol': protocol, 'draws': draws, 'queries': args.queries})
+    result = evaluate_model(
+        extractor,
+        data,
+        protocol,
+        draws=draws,
+        seed=args.seed,
+        use_rerank=args.rerank,
+        expand=args.expand,
+        exclude_same_camera=None if args.same_camera is None else args.same_camera == 'exclude',
+        query_identities=args.queries,
+    )
+    table, numbers = write_evaluation(result, label, out, **origin)
+    metrics = result.metrics
+    print(
+        f'{metrics["valid_queries"]:.0f} queries, gallery of {result.settings["gallery"]}, protocol {protocol}'
+        + (f', mean of {draws} draws' if draws > 1 else '')
+        + (', same camera excluded' if result.settings['same_camera_excluded'] else '')
+        + (f', queries expanded by {args.expand}' if args.expand else '')
+        + (', re-ranked' if args.rerank else '')
+    )
+    if result.skipped:
+        print(f'{len(result.skipped)} images could not be read and are left out')
+    print('\n' + markdown_table([(label, result)]) + '\n')
+    print(f'table: {table}')
+    print(f'numbers: {numbers}')
+
+
+def _default_folder(args: argparse.Namespace, name: str, label: str, data: dict[str, Any]) -> Path:
+    """A folder for each model, data set and choice of options, so that no result replaces another one."""
+    root = Path(name, 'eval') if os.path.isdir(name) else Path('eval', _as_folder(label))
+    options = [
+        args.protocol,
+        'flip' if args.flip else None,
+        f'expand{args.expand}' if args.expand else None,
+        'rerank' if args.rerank else None,
+        f'same-camera-{args.same_camera}' if args.same_camera else None,
+        'some-queries' if args.queries else None,
+    ]
+    return root / '_'.join([_as_folder(data['name']), *filter(None, options)])
+
+
+def _as_folder(name: str) -> str:
+    return re.sub(r'[^\w.-]+', '_', name).strip('._') or 'results'
+
+
+def _check_replaceable(out: Path, origin: dict[str, Any], settings: dict[str, Any]) -> None:
+    """ValueError where `out` holds the results of something else."""
+    path = out / 'evaluation.json'
+    if not path.is_file():
+        return
+    try:
+        old = json.loads(path.read_text(encoding='utf-8'))
+        theirs = {'model': old['model']['source'], 'data': old['data'], **old['settings']}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{path}: is no evaluation of this package; choose another --out, or --overwrite') from error
+    ours = {'model': origin['model']['source'], 'data': origin['data'], **settings}
+    other = [key for key, value in ours.items() if key in theirs and theirs[key] != value]
+    if other:
+        raise ValueError(
+            f'{out}: holds the results of {old.get("name")} on {old["data"].get("name")} '
+            f'(another {" and ".join(other)}); choose another --out, or --overwrite'
+        )
+
+
+COMMAND = Command(
+    'eval',
+    "evaluate a model: a row of the paper's tables",
+    'timm-dpa eval --model runs/first --data crops/ --rerank',
+    _add_arguments,
+    _run,
+)

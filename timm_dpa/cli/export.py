@@ -1,0 +1,40 @@
+"""`timm-dpa export`."""
+
+from __future__ import annotations
+
+import argparse
+
+from .common import Command, add_image_size, image_size
+
+__all__ = ['COMMAND']
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('model', metavar='MODEL', help='name of a model, or hf-hub:org/name, or local-dir:folder')
+    parser.add_argument('--out', required=True, metavar='FILE', help='file to write')
+    parser.add_argument('--format', choices=('onnx', 'torch-export'), default='onnx', help='default onnx')
+    add_image_size(parser)
+    parser.add_argument('--dynamic-size', action='store_true', help='accept images of any size')
+    parser.add_argument('--checkpoint', metavar='FILE', help='weights to load into the model')
+
+
+def _run(args: argparse.Namespace) -> None:
+    from timm_dpa.embedding.export import export_model
+    from timm_dpa.embedding.extractor import create_embedding_model
+
+    model = create_embedding_model(args.model, args.checkpoint)
+    size = image_size(args.image_size)
+    report = export_model(model, args.out, format=args.format, image_size=size, dynamic_size=args.dynamic_size)
+    sizes = ', '.join(f'{height} x {width}' for height, width in report.image_sizes)
+    print(f'{report.format}, {report.file_size / 1e6:.1f} MB, checked with images of {sizes}')
+    print(f'largest difference from PyTorch: {report.max_difference:.2g} (allowed {report.tolerance:.2g})')
+    print(f'model: {report.path}')
+
+
+COMMAND = Command(
+    'export',
+    'write a model as an ONNX or torch.export file, checked against PyTorch',
+    'timm-dpa export dpa_resnet50 --format onnx --out dpa_resnet50.onnx',
+    _add_arguments,
+    _run,
+)

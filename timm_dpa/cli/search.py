@@ -1,0 +1,100 @@
+"""`timm-dpa search`."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from timm_dpa.files import atomic_file
+
+from .common import Command, add_model_options, check_output, make_extractor
+
+__all__ = ['COMMAND']
+
+_FIGURE_SUFFIXES = ('.png', '.jpg', '.jpeg')
+_FIGURE_LIMIT = 50  # rows and columns; more would be no picture to look at
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--query', required=True, nargs='+', metavar='IMAGE', help='query images, or folders of them')
+    parser.add_argument('--gallery', required=True, metavar='PATH', help='folder of images, or an embeddings file')
+    parser.add_argument('--top', type=int, default=10, metavar='N', help='matches of each query (default 10)')
+    parser.add_argument('--figure', metavar='FILE', help='picture of the ranked list to write (.png or .jpg)')
+    parser.add_argument('--out', metavar='FILE', help='CSV table to write')
+    add_model_options(parser)
+
+
+def _run(args: argparse.Namespace) -> None:
+    from timm_dpa.embedding.files import check_same_origin, load_vectors
+    from timm_dpa.embedding.images import find_images, iter_images
+    from timm_dpa.embedding.search import nearest, rank_figure, same_files
+
+    if args.top < 1:
+        raise ValueError(f'--top must be at least 1, not {args.top}')
+    if args.figure and not args.figure.lower().endswith(_FIGURE_SUFFIXES):
+        raise ValueError(f'--figure {args.figure}: the name must end in {" or ".join(_FIGURE_SUFFIXES)}')
+    for path in (args.figure, args.out):
+        check_output(path, inputs=[args.gallery, *args.query])
+    query_items = list(iter_images(args.query))
+    gallery = Path(args.gallery)
+    if not gallery.exists():
+        raise FileNotFoundError(f'{gallery}: no such gallery; give a folder or a file made by timm-dpa embed')
+    stored = None if gallery.is_dir() else load_vectors(gallery)
+    if stored is None:
+        find_images(gallery)
+    extractor = make_extractor(args, stored and stored.metadata)
+    if stored is not None:
+        check_same_origin(stored, extractor.describe(), gallery, extractor.embedding_size)
+    queries = extractor.run(query_items)
+    embedded = stored or extractor.run(gallery)
+    names = embedded.names
+    for reason in [*queries.failures.values(), *getattr(embedded, 'failures', {}).values()]:
+        print(f'timm-dpa search: left out: {reason}', file=sys.stderr)
+    if not names or not queries.names:
+        raise ValueError(f'no image of the {"queries" if names else "gallery"} can be read')
+
+    folders = [gallery.parent]
+    excluded = same_files(queries.names, names, folders)
+    rankings = nearest(queries.vectors, embedded.vectors, names, args.top, excluded)
+    # files first: the table may go to a pipe that closes
+    if args.out:
+        _write_table(args.out, queries.names, rankings)
+    shown = [ranking[:_FIGURE_LIMIT] for ranking in rankings[:_FIGURE_LIMIT]]
+    if args.figure:
+        with atomic_file(args.figure) as temporary:
+            rank_figure(queries.names[: len(shown)], shown, folders).save(temporary)
+    for query, ranking, left_out in zip(queries.names, rankings, excluded, strict=True):
+        note = ', itself left out' if left_out else ''
+        print(f'{query}  (gallery of {len(names)}{note})')
+        print('  rank  similarity  image')
+        for match in ranking:
+            print(f'  {match.rank:4d}  {match.similarity:10.4f}  {match.name}')
+    if args.out:
+        print(f'table: {args.out}')
+    if args.figure:
+        cut = f' of the first {_FIGURE_LIMIT} queries and ranks' if shown != rankings else ''
+        print(f'figure{cut}: {args.figure}')
+
+
+def _write_table(path: str, queries: Sequence[str], rankings: Sequence[Sequence[Any]]) -> None:
+    with (
+        atomic_file(path) as temporary,
+        open(temporary, 'w', newline='', encoding='utf-8', errors='surrogateescape') as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(['query', 'rank', 'similarity', 'image'])
+        for query, ranking in zip(queries, rankings, strict=True):
+            writer.writerows([query, match.rank, f'{match.similarity:.6f}', match.name] for match in ranking)
+
+
+COMMAND = Command(
+    'search',
+    'rank a gallery by similarity to query images',
+    'timm-dpa search --query car.jpg --gallery crops.safetensors --top 10 --figure ranks.png',
+    _add_arguments,
+    _run,
+)
