@@ -64,7 +64,7 @@ class MissingWeightsError(WeightsError, FileNotFoundError):
 
 
 def read_manifest() -> dict[str, dict[str, Any]]:
-    """The entries of the package's manifest `weights.json`, by `architecture.tag`; see `timm_dpa.hub.weights`."""
+    """The entries of the package's manifest `manifest.json`, by `architecture.tag`; see `timm_dpa.hub.weights`."""
     text = files(__package__).joinpath('manifest.json').read_text(encoding='utf-8')
     return {f'{entry["architecture"]}.{entry["tag"]}': entry for entry in json.loads(text)['weights']}
 
@@ -90,7 +90,7 @@ def is_released(name: str) -> bool:
 
 def packaged_weights(name: str) -> Path | None:
     """File of the weights `architecture.tag` that came with this package; None where they did not."""
-    room = find_spec(f'{__package__}.hub')  # only found: this room imports no other
+    room = find_spec('timm_dpa.hub')  # only found: this room imports no other
     path = room and Path(room.origin).parent / 'models' / name / WEIGHTS_FILE
     return path if path and path.is_file() else None
 
