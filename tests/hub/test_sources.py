@@ -160,7 +160,7 @@ for name in ('reid_resnet18', 'reid_resnet18.squares'):
         status, _, errors = released.cli('publish', str(mixed), '--repo-id', 'a/b', '--default')
         assert (status, errors) == (2, 'timm-dpa publish: --default goes with --tag\n')
         status, _, errors = released.cli('publish', str(mixed), '--repo-id', 'a/b', '--about', 'street.json')
-        assert (status, errors) == (2, 'timm-dpa publish: --about street.json: wants NAME=FILE\n')
+        assert (status, errors) == (2, 'timm-dpa publish: --about street.json: must be NAME=FILE\n')
 
 
 class TestFamilyOfOneTrunk:
