@@ -46,7 +46,7 @@ def _run(args: argparse.Namespace) -> None:
     stored = None if gallery.is_dir() else load_vectors(gallery)
     if stored is None:
         find_images(gallery)
-    extractor = make_extractor(args, stored and stored.metadata)
+    extractor = make_extractor(args, stored.metadata if stored else None)
     if stored is not None:
         check_same_origin(stored, extractor.describe(), gallery, extractor.embedding_size)
     queries = extractor.run(query_items)
