@@ -2,7 +2,7 @@
 
     python benchmarks/synth.py [--pixels 192] [--vehicles 12] [--images 12] [--pairs 3]
 
-Crops have one length of their long side; each has all the default options bring: shadows, neighbours, sensor, JPEG.
+Crops have one length of their long side; each has all the default options bring: shadows, neighbors, sensor, JPEG.
 Images/s are counted from the first file to the last, so without the start of the processes. The floor holds on two
 cores. The ratio is taken in one process; embree's time is that for the nearest hit of every ray from the camera,
 without shading and shadows.
@@ -17,15 +17,15 @@ from pathlib import Path
 
 from timing import paired_ratio, show
 
-from timm_dpa.synth.dataset import Plan, count_cores, render_data_set, render_identity
+from timm_dpa.synth.dataset import Plan, count_cores, render_data_set, render_stills
 from timm_dpa.synth.render.tracing import Scene
-from timm_dpa.synth.world.scenes import Studio
+from timm_dpa.synth.world.scenes import AssetCache
 
 
 class _Rays:
     """The primary rays of a rendering, to trace again."""
 
-    def __init__(self, plan: Plan, numbers: list[int], studio: Studio) -> None:
+    def __init__(self, plan: Plan, numbers: list[int], assets: AssetCache) -> None:
         self.calls: list[tuple] = []
         trace = Scene.trace
 
@@ -35,7 +35,7 @@ class _Rays:
 
         Scene.trace = recorded
         try:
-            render(plan, numbers, studio)
+            render(plan, numbers, assets)
         finally:
             Scene.trace = trace
         self.count = sum(len(directions) for _, (_, directions) in self.calls)
@@ -45,9 +45,9 @@ class _Rays:
             scene._meet(*rays)
 
 
-def render(plan: Plan, numbers: list[int], studio: Studio) -> None:
+def render(plan: Plan, numbers: list[int], assets: AssetCache) -> None:
     for number in numbers:
-        for _ in render_identity(plan, number, studio, {}):
+        for _ in render_stills(plan, number, assets, {}):
             pass
 
 
@@ -61,12 +61,12 @@ def main() -> None:
     cores = count_cores()
     plan = Plan(args.vehicles * cores, args.images, seed=0, sizes=(args.pixels, args.pixels), test_share=0)
 
-    few, studio = [0, 5], Studio(plan.seed)
-    rays = _Rays(plan, few, studio)
-    ratio = paired_ratio(lambda: render(plan, few, studio), rays.trace, args.pairs)
+    few, assets = [0, 5], AssetCache(plan.seed)
+    rays = _Rays(plan, few, assets)
+    ratio = paired_ratio(lambda: render(plan, few, assets), rays.trace, args.pairs)
     images = len(few) * args.images
     start = time.process_time()
-    render(plan, few, studio)
+    render(plan, few, assets)
     each = (time.process_time() - start) / images
     show(f'rendering / embree, {rays.count / images / 1000:.0f} k primary rays an image', ratio, 'none')
     what = f'an image of {args.pixels} px, one process'

@@ -1,10 +1,10 @@
-"""How far colours alone get on rendered vehicles: mAP and Rank-1 of a colour histogram and of raw pixels.
+"""How far colors alone get on rendered vehicles: mAP and Rank-1 of a color histogram and of raw pixels.
 
     python benchmarks/synth_difficulty.py [--data FOLDER]
     python benchmarks/synth_difficulty.py --ids 120 --images-per-id 12
 
 Without a folder, a data set is rendered with the default options of `timm-dpa synth` but for those named. Fewer
-vehicles are an easier gallery. A colour histogram must stay below 40 % mAP.
+vehicles are an easier gallery. A color histogram must stay below 40 % mAP.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from timm_dpa.train.evaluation.metrics import evaluate
 
 
 def histogram(image: Image.Image) -> np.ndarray:
-    """Square roots of the shares of 8 x 8 x 8 colours: the product of two is Bhattacharyya's coefficient."""
+    """Square roots of the shares of 8 x 8 x 8 colors: the product of two is Bhattacharyya's coefficient."""
     pixels = np.asarray(image).reshape(-1, 3) // 32
     counts = np.bincount(pixels @ [64, 8, 1], minlength=512)
     return np.sqrt(counts / counts.sum()).astype(np.float32)
@@ -54,7 +54,7 @@ def measure(root: Path) -> None:
     vehicles = len(set(drawn.query.pids.tolist()))
     print(f'{len(drawn.query.paths)} queries, {len(drawn.gallery.paths)} images, {vehicles} vehicles')
     for name, feature, target in (
-        ('colour histogram', histogram, 'below 40 % mAP'),
+        ('color histogram', histogram, 'below 40 % mAP'),
         ('raw 32 x 32 pixels', raw_pixels, 'none'),
     ):
         mean_ap, rank1 = score(drawn, feature)

@@ -23,13 +23,13 @@ from timm_dpa.train.data.about import ABOUT_FILE, write_about
 from timm_dpa.train.data.sensor import Sensor, degrade, vary
 
 from .render.tracing import Scene, build_solid
-from .vehicles.catalog import Identity, draw_identity, draw_model
-from .world.clips import Clip, draw_clip
-from .world.flights import Flight, draw_flight
-from .world.scenes import Photo, Studio, expose, take_photo
-from .world.tracks import draw_track, frame_shot
+from .vehicles.catalog import Identity, sample_identity, sample_model
+from .world.clips import Clip, sample_clip
+from .world.flights import Flight, sample_flight
+from .world.scenes import Rendering, AssetCache, render_shot, render_still
+from .world.tracks import sample_track, frame_shot
 
-__all__ = ['Plan', 'count_cores', 'render_data_set', 'render_identity']
+__all__ = ['Plan', 'count_cores', 'render_data_set', 'render_stills']
 
 _VERSION = 2  # raised when the same plan gives other images
 _SETTINGS = 'synth.json'
@@ -61,7 +61,7 @@ IMAGE_COLUMNS = (
     'noise',
     'jpeg',
 )
-#: of tracks, after those: seconds, place and course of the vehicle on the ground (metres, degrees), direction and
+#: of tracks, after those: seconds, place and course of the vehicle on the ground (meters, degrees), direction and
 #: roll of the camera, the angle between its axis and the vehicle (degrees), its focal length (pixels), and light
 TRACK_COLUMNS = ('time', 'x', 'y', 'course', 'azimuth', 'roll', 'off_axis', 'focal', 'exposure', 'gain')
 
@@ -76,7 +76,7 @@ class Plan:
         seed: of everything.
         sizes: long sides of the crops in pixels, from .. to.
         siblings: vehicles of one model.
-        alike: probability that the vehicles of a model have one colour, too.
+        alike: probability that the vehicles of a model have one color, too.
         cameras: flights by which each vehicle is seen; None for 6, or for the one of a track.
         flights: in all; those of the test vehicles are others than those of the training vehicles.
         test_share: share of the models that are held out.
@@ -180,8 +180,8 @@ class Plan:
         return sum(number // self.siblings in test for number in range(self.ids))
 
     def identity(self, number: int) -> Identity:
-        model = draw_model(self.seed, number // self.siblings)
-        return draw_identity(self.seed, number, model, number % self.siblings, self.alike)
+        model = sample_model(self.seed, number // self.siblings)
+        return sample_identity(self.seed, number, model, number % self.siblings, self.alike)
 
     def flights_of(self, number: int) -> list[int]:
         """Numbers of the flights that see a vehicle."""
@@ -405,7 +405,7 @@ def _end_with_parent() -> None:
 
 
 def _prepare(out: Path, plan: Plan) -> None:
-    _worker.update(out=out, plan=plan, studio=Studio(plan.seed), flights={}, clips={})
+    _worker.update(out=out, plan=plan, assets=AssetCache(plan.seed), flights={}, clips={})
 
 
 def _render_files(number: int) -> tuple[int, list[list[str]]]:
@@ -413,9 +413,9 @@ def _render_files(number: int) -> tuple[int, list[list[str]]]:
     out, plan = _worker['out'], _worker['plan']
     rows = []
     images = (
-        render_track(plan, number, _worker['studio'], _worker['clips'])
+        render_track(plan, number, _worker['assets'], _worker['clips'])
         if plan.tracks
-        else render_identity(plan, number, _worker['studio'], _worker['flights'])
+        else render_stills(plan, number, _worker['assets'], _worker['flights'])
     )
     for path, quality, pixels, row in images:
         with _replacing(out, path) as temporary:
@@ -426,40 +426,40 @@ def _render_files(number: int) -> tuple[int, list[list[str]]]:
     return number, rows
 
 
-def render_identity(
-    plan: Plan, number: int, studio: Studio, flights: dict[int, Flight]
+def render_stills(
+    plan: Plan, number: int, assets: AssetCache, flights: dict[int, Flight]
 ) -> Iterator[tuple[str, int, np.ndarray, list[str]]]:
     """The images of a vehicle: path, JPEG quality, `(H, W, 3)` uint8 and its row of `images.csv`.
 
     Args:
         plan: of the data set.
         number: of the vehicle.
-        studio: keeps neighbours.
+        assets: keeps neighbors.
         flights: keeps flights.
     """
     solid, body = build_solid(plan.identity(number))
     solo = Scene([solid])
     for n, flight_number, path in plan.shots(number):
         if flight_number not in flights:
-            flights[flight_number] = draw_flight(plan.seed, flight_number, plan.degradation)
+            flights[flight_number] = sample_flight(plan.seed, flight_number, plan.degradation)
         flight = flights[flight_number]
         rng = np.random.default_rng([plan.seed, number, n, 21])
         size = _size(plan, flight, body.length, rng)
-        photo = take_photo(studio, solo, flight, size, rng, clean=plan.clean)
+        rendering = render_still(assets, solo, flight, size, rng, clean=plan.clean)
         sensor = vary(flight.sensor, rng, plan.degradation)
-        pixels = degrade(photo.pixels, sensor, rng) if plan.degradation else photo.pixels
-        yield path, sensor.quality, pixels, _row(path, number, flight, pixels, photo, sensor)
+        pixels = degrade(rendering.pixels, sensor, rng) if plan.degradation else rendering.pixels
+        yield path, sensor.quality, pixels, _row(path, number, flight, pixels, rendering, sensor)
 
 
 def render_track(
-    plan: Plan, number: int, studio: Studio, clips: dict[int, Clip]
+    plan: Plan, number: int, assets: AssetCache, clips: dict[int, Clip]
 ) -> Iterator[tuple[str, int, np.ndarray, list[str]]]:
-    """The frames of a vehicle's track, as `render_identity` gives images.
+    """The frames of a vehicle's track, as `render_stills` gives images.
 
     Args:
         plan: of the data set.
         number: of the vehicle.
-        studio: keeps neighbours, trees and posts.
+        assets: keeps neighbors, trees and posts.
         clips: keeps flights.
     """
     solid, _ = build_solid(plan.identity(number))
@@ -467,15 +467,15 @@ def render_track(
     shots = plan.shots(number)
     flight_number = shots[0][1]
     if flight_number not in clips:
-        clips[flight_number] = draw_clip(plan.seed, flight_number, plan.degradation)
+        clips[flight_number] = sample_clip(plan.seed, flight_number, plan.degradation)
     clip = clips[flight_number]
     rng = np.random.default_rng([plan.seed, number, 37])
-    track = draw_track(clip, solid, len(shots), plan.sizes, rng, plan.degradation, plan.clean)
+    track = sample_track(clip, solid, len(shots), plan.sizes, rng, plan.degradation, plan.clean)
     for (n, _, path), frame in zip(shots, track.frames, strict=True):
         rng = np.random.default_rng([plan.seed, number, n, 38])
-        shot, off_axis = frame_shot(clip, track, n, solo, studio)
-        photo = expose(solo, shot, rng)
-        pixels = degrade(photo.pixels, frame.sensor, rng) if plan.degradation else photo.pixels
+        shot, off_axis = frame_shot(clip, track, n, solo, assets)
+        rendering = render_shot(solo, shot, rng)
+        pixels = degrade(rendering.pixels, frame.sensor, rng) if plan.degradation else rendering.pixels
         x, y, course = frame.spot
         extra = [
             f'{frame.time:.2f}',
@@ -489,11 +489,11 @@ def render_track(
             f'{frame.exposure:.2f}',
             f'{frame.sensor.gain:.2f}',
         ]
-        row = _row(path, number, clip.flight, pixels, photo, frame.sensor)
+        row = _row(path, number, clip.flight, pixels, rendering, frame.sensor)
         yield path, frame.sensor.quality, pixels, row + extra
 
 
-def _row(path: str, number: int, flight: Flight, pixels: np.ndarray, photo: Photo, sensor: Sensor) -> list[str]:
+def _row(path: str, number: int, flight: Flight, pixels: np.ndarray, rendering: Rendering, sensor: Sensor) -> list[str]:
     """The columns `IMAGE_COLUMNS` of an image."""
     part = next(part for part, folder in _FOLDERS.items() if path.startswith(folder + '/'))
     return [
@@ -503,13 +503,13 @@ def _row(path: str, number: int, flight: Flight, pixels: np.ndarray, photo: Phot
         part,
         str(pixels.shape[1]),
         str(pixels.shape[0]),
-        *(f'{v:.1f}' for v in photo.box),
-        f'{photo.visible:.2f}',
-        ' '.join(photo.hidden_by),
-        str(photo.neighbours),
-        f'{photo.height:.1f}',
-        f'{photo.pitch:.1f}',
-        f'{photo.heading:.1f}',
+        *(f'{v:.1f}' for v in rendering.box),
+        f'{rendering.visible:.2f}',
+        ' '.join(rendering.hidden_by),
+        str(rendering.neighbors),
+        f'{rendering.height:.1f}',
+        f'{rendering.pitch:.1f}',
+        f'{rendering.heading:.1f}',
         flight.place.kind,
         flight.weather,
         f'{flight.sun_height:.0f}',

@@ -17,26 +17,26 @@ class View:
         eye: `(3,)` where the camera is.
         axes: `(3, 3)` rows right, down, forwards.
         focal: in pixels.
-        centre: (column, row) of the camera's axis in pixels of the crop; mostly outside of it.
+        center: (column, row) of the camera's axis in pixels of the crop; mostly outside of it.
         width, height: of the crop in pixels.
     """
 
     eye: np.ndarray
     axes: np.ndarray
     focal: float
-    centre: tuple[float, float]
+    center: tuple[float, float]
     width: int
     height: int
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """`(..., 3)` metres -> `(..., 2)` column, row; the first pixel's middle is (0.5, 0.5)."""
+        """`(..., 3)` meters -> `(..., 2)` column, row; the first pixel's middle is (0.5, 0.5)."""
         seen = (points - self.eye) @ self.axes.T
-        return seen[..., :2] / seen[..., 2:] * self.focal + np.array(self.centre)
+        return seen[..., :2] / seen[..., 2:] * self.focal + np.array(self.center)
 
     def rays(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Unit directions `(..., 3)` float32 through places in pixels."""
-        a = ((columns - self.centre[0]) / self.focal).astype(np.float32)
-        b = ((rows - self.centre[1]) / self.focal).astype(np.float32)
+        a = ((columns - self.center[0]) / self.focal).astype(np.float32)
+        b = ((rows - self.center[1]) / self.focal).astype(np.float32)
         scale = 1 / np.sqrt(1 + a * a + b * b)
         right, down, forward = self.axes.astype(np.float32)
         ways = np.empty((*a.shape, 3), np.float32)
@@ -60,10 +60,10 @@ def aim(
     """The crop around some points, as a drone sees it.
 
     Args:
-        points: `(N, 3)` metres around the origin; the crop is their box, enlarged.
-        height: of the camera above the ground, metres.
+        points: `(N, 3)` meters around the origin; the crop is their box, enlarged.
+        height: of the camera above the ground, meters.
         pitch: angle of the line to the origin below the horizon, radians; 90 degrees is straight down.
-        azimuth: the direction in which the camera looks, radians from the x axis against the clock.
+        azimuth: the direction in which the camera looks, radians from the x axis counterclockwise.
         size: long side of the crop in pixels.
         aside: angles, radians, by which the camera's axis points past the origin, to the left and down.
         roll: radians.
@@ -94,7 +94,7 @@ def crop_view(
     """The crop around some points, of a camera whose pose is known.
 
     Args:
-        points: `(N, 3)` metres; the crop is their box, enlarged.
+        points: `(N, 3)` meters; the crop is their box, enlarged.
         eye, axes: of the camera, see `View`.
         size: long side of the crop in pixels, from which the focal length follows.
         focal: in pixels, from which the size of the crop follows; one of both is given.
@@ -108,5 +108,5 @@ def crop_view(
         focal = size / window.max()
     middle = (low + high) / 2 + np.array(shift) * extent
     width, tall = (max(8, int(v)) for v in np.round(window * focal))
-    centre = (width / 2 - middle[0] * focal, tall / 2 - middle[1] * focal)
-    return View(eye, axes, float(focal), centre, width, tall)
+    center = (width / 2 - middle[0] * focal, tall / 2 - middle[1] * focal)
+    return View(eye, axes, float(focal), center, width, tall)

@@ -22,9 +22,9 @@ class Wall:
 
     Attributes:
         towards: `(2,)` unit vector on the ground, from the origin to the wall.
-        distance: of the wall, metres.
-        height: metres.
-        along: `(low, high)`: how far it reaches, metres along the wall.
+        distance: of the wall, meters.
+        height: meters.
+        along: `(low, high)`: how far it reaches, meters along the wall.
     """
 
     towards: tuple[float, float]
@@ -39,7 +39,7 @@ class Setting:
 
     Attributes:
         place: look of the ground.
-        spot: `(x, y, heading)` of the scene's origin in coordinates of the place, metres and radians.
+        spot: `(x, y, heading)` of the scene's origin in coordinates of the place, meters and radians.
         light: in coordinates of the scene.
         wall: keeps the sun off, or None.
         exposure: factor.
@@ -86,19 +86,19 @@ def render(scene: Scene, view: View, setting: Setting, rng: np.random.Generator)
         if setting.caster is not None:
             some = np.flatnonzero(sunlit)
             sunlit[some] *= setting.caster.sun_left(hits.points[some].T, light.sun, setting.spot)
-    solid = shade(light, np.ascontiguousarray(ways.T), hits.normals, hits.openness, hits.texels, sunlit)
+    solid = shade(light, np.ascontiguousarray(ways.T), hits.normals, hits.ambient_occlusion, hits.texels, sunlit)
     solid *= np.float32(setting.exposure)
     np.minimum(solid, 2.5, out=solid)
     # the ground is even enough for one look a pixel; its shadows take more
     pixel = row // n * view.width + column // n
     share = np.bincount(pixel, minlength=pixels).astype(np.float32) / np.float32(n * n)
     bare = np.flatnonzero(share < 0.999)
-    colour = np.stack([np.bincount(pixel, weights=plane, minlength=pixels) for plane in solid]).astype(np.float32)
-    colour /= np.float32(n * n)
+    color = np.stack([np.bincount(pixel, weights=plane, minlength=pixels) for plane in solid]).astype(np.float32)
+    color /= np.float32(n * n)
     ground = _ground(scene, view, setting, bare, sun, rng)
     ground *= np.float32(setting.exposure)
-    colour[:, bare] += ground * (1 - share[bare])
-    return to_srgb(colour.T.reshape(view.height, view.width, 3))
+    color[:, bare] += ground * (1 - share[bare])
+    return to_srgb(color.T.reshape(view.height, view.width, 3))
 
 
 def _sun_directions(light: Light, rng: np.random.Generator) -> np.ndarray:
@@ -106,12 +106,12 @@ def _sun_directions(light: Light, rng: np.random.Generator) -> np.ndarray:
     side = np.cross(light.sun, [0.0, 0.0, 1.0])
     side /= np.linalg.norm(side)
     up = np.cross(light.sun, side)
-    angle, radius = rng.uniform(0, 2 * np.pi, (32, 32)), np.sqrt(rng.uniform(0, 1, (32, 32))) * light.softness
+    angle, radius = rng.uniform(0, 2 * np.pi, (32, 32)), np.sqrt(rng.uniform(0, 1, (32, 32))) * light.angular_radius
     tile = light.sun + (radius * np.cos(angle))[..., None] * side + (radius * np.sin(angle))[..., None] * up
     return tile.astype(np.float32)
 
 
-_SIGHT = 45.0  # metres of ground that are drawn behind the origin
+_SIGHT = 45.0  # meters of ground that are drawn behind the origin
 _FAN = np.arange(24) * (2 * np.pi / 24)
 
 
@@ -123,7 +123,7 @@ def _near(scene: Scene, view: View, n: int) -> np.ndarray:
     for solid in scene.solids:
         flat = view.project(solid.outline()) * n
         reach = (flat @ ways.T).max(axis=0) + 1.5
-        # where the lines along neighbouring sides meet
+        # where the lines along neighboring sides meet
         after = np.roll(reach, -1)
         step = _FAN[1]
         along = (after - reach * np.cos(step)) / np.sin(step)
@@ -191,7 +191,7 @@ def _ground(
     # how much of the sky vehicles hide
     sky = np.ones(len(pixels), np.float32)
     for solid in scene.solids:
-        if solid.foot[0]:
+        if solid.footprint[0]:
             sky *= _beside(solid, points)
     direct = np.zeros(len(pixels), np.float32)
     if light.sunlight.max() > 0:
@@ -226,8 +226,8 @@ def _ground(
 
 def _on_ground(view: View, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Where rays through places in pixels meet the ground, `(3, N)` float32."""
-    a = (columns - view.centre[0]).astype(np.float32) / np.float32(view.focal)
-    b = (rows - view.centre[1]).astype(np.float32) / np.float32(view.focal)
+    a = (columns - view.center[0]).astype(np.float32) / np.float32(view.focal)
+    b = (rows - view.center[1]).astype(np.float32) / np.float32(view.focal)
     right, down, forward = view.axes.astype(np.float32)
     ways = [a * right[i] + b * down[i] + forward[i] for i in range(3)]
     reach = np.float32(-view.eye[2]) / np.minimum(ways[2], -1e-3)
@@ -238,12 +238,12 @@ def _on_ground(view: View, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _beside(solid: Solid, points: np.ndarray) -> np.ndarray:
-    """Share of the sky that is left on the ground at the foot of a solid."""
+    """Share of the sky that is left on the ground at the footprint of a solid."""
     c, s = np.float32(np.cos(solid.heading)), np.float32(np.sin(solid.heading))
     middle = ((solid.low + solid.high) / 2)[:2].astype(np.float32)
     x, y = points[0] - middle[0], points[1] - middle[1]
-    ahead = np.maximum(np.abs(c * x + s * y) - np.float32(solid.foot[0]), 0)
-    beside = np.maximum(np.abs(c * y - s * x) - np.float32(solid.foot[1]), 0)
+    ahead = np.maximum(np.abs(c * x + s * y) - np.float32(solid.footprint[0]), 0)
+    beside = np.maximum(np.abs(c * y - s * x) - np.float32(solid.footprint[1]), 0)
     distance = ahead * ahead + beside * beside
     near = 1 / (1 + distance * np.float32(1 / (0.22 * float(solid.high[2]) + 0.05) ** 2))
     return 1 - np.float32(0.58) * near - np.float32(0.32) * (distance <= 0)

@@ -30,9 +30,9 @@ class Light:
         sunlight: `(3,)` of the sun on a plane that faces it; 0 under clouds.
         zenith, horizon: `(3,)` radiance of the sky.
         ground: `(3,)` radiance of the ground around.
-        softness: radius of the sun as tangent of the angle, widened by haze.
-        surroundings: `(3, SIZE * SIZE)` float32, see `draw_sky`.
-        angle: by which the scene's coordinates are turned against those of `surroundings`, radians against the clock.
+        angular_radius: radius of the sun as tangent of the angle, widened by haze.
+        surroundings: `(3, SIZE * SIZE)` float32, see `sample_sky`.
+        angle: by which the scene's coordinates are turned against those of `surroundings`, radians counterclockwise.
     """
 
     sun: np.ndarray
@@ -40,12 +40,12 @@ class Light:
     zenith: np.ndarray
     horizon: np.ndarray
     ground: np.ndarray
-    softness: float
+    angular_radius: float
     surroundings: np.ndarray
     angle: float = 0.0
 
     def turned(self, angle: float) -> Light:
-        """The same light in coordinates turned by `angle`, radians against the clock."""
+        """The same light in coordinates turned by `angle`, radians counterclockwise."""
         c, s = np.cos(angle), np.sin(angle)
         turn = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
         return replace(self, sun=(turn @ self.sun).astype(np.float32), angle=self.angle + angle)
@@ -71,7 +71,7 @@ class Light:
 
 
 def shade(
-    light: Light, views: np.ndarray, normals: np.ndarray, openness: np.ndarray, texels: np.ndarray, sunlit: np.ndarray
+    light: Light, views: np.ndarray, normals: np.ndarray, ambient_occlusion: np.ndarray, texels: np.ndarray, sunlit: np.ndarray
 ) -> np.ndarray:
     """Radiance of solid surfaces.
 
@@ -79,7 +79,7 @@ def shade(
         light: sun and sky.
         views: `(3, N)` unit directions of the rays.
         normals: `(3, N)` unit.
-        openness: `(N,)` share of the sky that is free.
+        ambient_occlusion: `(N,)` share of the sky that is free.
         texels: `(N, 4)` uint8.
         sunlit: `(N,)` 0..1.
 
@@ -93,8 +93,8 @@ def shade(
     lit = np.clip(light.sun @ normals, 0, 1)
     lit *= sunlit
     upward = 0.5 + 0.5 * normals[2]
-    from_sky = upward * openness
-    from_ground = (1 - upward) * (0.4 + 0.6 * openness)
+    from_sky = upward * ambient_occlusion
+    from_ground = (1 - upward) * (0.4 + 0.6 * ambient_occlusion)
     grazing = np.clip(1 - np.abs(cosine), 0, 1)
     square = grazing * grazing
     # clear coat over dark paint is what is seen of it
@@ -112,17 +112,17 @@ def shade(
     tight *= tight
     tight *= tight  # 512
     glint = fresnel * sunlit * (clarity * 34 * tight + 1.6 * sharp)
-    coat = fresnel * (0.3 + 0.7 * clarity) * (0.35 + 0.65 * openness)
+    coat = fresnel * (0.3 + 0.7 * clarity) * (0.35 + 0.65 * ambient_occlusion)
     mirror = light.mirrored(ways)
-    base = flakes * (0.75 * (0.35 + 0.65 * openness))
+    base = flakes * (0.75 * (0.35 + 0.65 * ambient_occlusion))
     wide *= sunlit
     wide *= 1.15 * flakes
     lit = lit * diffuse + wide
     from_sky, from_ground = (part * (diffuse + 0.55 * flakes) for part in (from_sky, from_ground))
     level = light.sky_on_ground()
-    colour = np.empty_like(ways)
+    color = np.empty_like(ways)
     for channel in range(3):
-        row = colour[channel]
+        row = color[channel]
         np.multiply(lit, light.sunlight[channel], out=row)
         row += from_sky * level[channel]
         row += from_ground * light.ground[channel]
@@ -130,7 +130,7 @@ def shade(
         row *= LINEAR[texels[:, channel]]
         row += coat * mirror[channel]
         row += glint * light.sunlight[channel]
-    return colour
+    return color
 
 
 def to_srgb(radiance: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from ..vehicles.swatches import Swatches
 
 __all__ = ['Hits', 'Scene', 'Solid', 'build_solid']
 
-_NUDGE = 0.006  # metres off a surface where a second ray starts
+_NUDGE = 0.006  # meters off a surface where a second ray starts
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Solid:
     """Something to trace, ready for light.
 
     Attributes:
-        corners: `(T, 3, 3)` float32 metres.
+        corners: `(T, 3, 3)` float32 meters.
         attributes: `(T, 3, 6)` float32 of each corner: normal, open sky 0..1, column, row in the texels.
         texels: `(N, 4)` uint8: red, green, blue, material.
         columns: of the texels.
         low, high: of its box.
-        foot: half length and half width on the ground, metres; 0 where it stands on nothing.
-        heading: of the foot, radians against the clock.
+        footprint: half length and half width on the ground, meters; 0 where it stands on nothing.
+        heading: of the footprint, radians counterclockwise.
     """
 
     corners: np.ndarray
@@ -45,7 +45,7 @@ class Solid:
     columns: int
     low: np.ndarray
     high: np.ndarray
-    foot: tuple[float, float] = (0.0, 0.0)
+    footprint: tuple[float, float] = (0.0, 0.0)
     heading: float = 0.0
 
     def outline(self) -> np.ndarray:
@@ -53,14 +53,14 @@ class Solid:
         return self.corners.reshape(-1, 3)
 
     def placed(self, x: float, y: float, heading: float) -> Solid:
-        """Turned by `heading` (radians against the clock) and moved."""
+        """Turned by `heading` (radians counterclockwise) and moved."""
         c, s = np.float32(np.cos(heading)), np.float32(np.sin(heading))
         turn = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]], np.float32)
         corners = self.corners @ turn + np.array([x, y, 0], np.float32)
         attributes = self.attributes.copy()
         attributes[..., :3] = self.attributes[..., :3] @ turn
         flat = corners.reshape(-1, 3)
-        return Solid(corners, attributes, self.texels, self.columns, flat.min(0), flat.max(0), self.foot, heading)
+        return Solid(corners, attributes, self.texels, self.columns, flat.min(0), flat.max(0), self.footprint, heading)
 
 
 def make_solid(
@@ -68,15 +68,15 @@ def make_solid(
     texels: np.ndarray,
     places: np.ndarray,
     columns: int,
-    foot: tuple[float, float] = (0.0, 0.0),
+    footprint: tuple[float, float] = (0.0, 0.0),
     rays: int = 24,
 ) -> Solid:
     """Add how much of the sky every corner sees."""
-    openness = _openness(mesh, rays) if rays else np.ones(mesh.corners.shape[:2], np.float32)
-    attributes = np.concatenate([mesh.normals, openness[..., None], places], axis=-1).astype(np.float32)
+    ambient_occlusion = _ambient_occlusion(mesh, rays) if rays else np.ones(mesh.corners.shape[:2], np.float32)
+    attributes = np.concatenate([mesh.normals, ambient_occlusion[..., None], places], axis=-1).astype(np.float32)
     flat = mesh.corners.reshape(-1, 3)
     corners = np.ascontiguousarray(mesh.corners, np.float32)
-    return Solid(corners, attributes, np.ascontiguousarray(texels), columns, flat.min(0), flat.max(0), foot)
+    return Solid(corners, attributes, np.ascontiguousarray(texels), columns, flat.min(0), flat.max(0), footprint)
 
 
 def build_solid(identity: Identity) -> tuple[Solid, Body]:
@@ -88,7 +88,7 @@ def build_solid(identity: Identity) -> tuple[Solid, Body]:
     return make_solid(mesh, texels, places, columns, (body.length / 2, body.width / 2)), body
 
 
-def _openness(mesh: Mesh, rays: int) -> np.ndarray:
+def _ambient_occlusion(mesh: Mesh, rays: int) -> np.ndarray:
     """Share of the directions above each corner's surface, weighted by cosine, in which nothing is near."""
     index = np.arange(rays) + 0.5
     angle, radius = index * 2.399963, np.sqrt(index / rays)
@@ -124,7 +124,7 @@ class Hits:
         rays: `(N,)` indices of the rays.
         points: `(N, 3)` float32.
         normals: `(3, N)` float32, unit length.
-        openness: `(N,)` float32.
+        ambient_occlusion: `(N,)` float32.
         texels: `(N, 4)` uint8.
         solids: `(N,)` which solid, in the order given.
     """
@@ -132,7 +132,7 @@ class Hits:
     rays: np.ndarray
     points: np.ndarray
     normals: np.ndarray
-    openness: np.ndarray
+    ambient_occlusion: np.ndarray
     texels: np.ndarray
     solids: np.ndarray
 
@@ -143,7 +143,7 @@ class Scene:
     def __init__(self, solids: Sequence[Solid]) -> None:
         self.solids = list(solids)
         corners = np.concatenate([s.corners for s in solids])
-        # corner by corner, planes of normal, openness, column, row: long rows are what numpy is quick at
+        # corner by corner, planes of normal, ambient_occlusion, column, row: long rows are what numpy is quick at
         self._planes = np.concatenate([s.attributes.reshape(-1, 18).T for s in solids], axis=1)
         self._texels = np.concatenate([s.texels for s in solids]).view(np.uint32).ravel()
         self._columns = np.array([s.columns for s in solids], np.int32)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .shapes import Mesh, box, cylinder, ellipsoid, join, loft
-from .swatches import BODY, DARK, RIM, TRIM, TYRE
+from .swatches import BODY, DARK, RIM, TRIM, TIRE
 
-__all__ = ['ARTICULATED', 'KINDS', 'LORRIES', 'VANS', 'Body', 'build_body']
+__all__ = ['ARTICULATED', 'KINDS', 'TRUCKS', 'VANS', 'Body', 'build_body']
 
-#: kind -> (length, width, height) in metres, each from .. to
+#: kind -> (length, width, height) in meters, each from .. to
 KINDS: dict[str, tuple[tuple[float, float], ...]] = {
     'sedan': ((4.35, 5.05), (1.76, 1.92), (1.41, 1.50)),
     'hatchback': ((3.60, 4.45), (1.64, 1.82), (1.44, 1.56)),
@@ -32,12 +32,12 @@ KINDS: dict[str, tuple[tuple[float, float], ...]] = {
 VANS = ('van', 'minibus')
 #: a tractor and its trailer
 ARTICULATED = ('semitrailer', 'container', 'skeleton', 'tanker')
-LORRIES = ('box_truck', 'flatbed', 'tipper', *ARTICULATED)
+TRUCKS = ('box_truck', 'flatbed', 'tipper', *ARTICULATED)
 
 
 @dataclass
 class Body:
-    """What fittings and paint need to know of a body; all metres, x from the middle, forwards.
+    """What fittings and paint need to know of a body; all meters, x from the middle, forwards.
 
     Attributes:
         length, width, height: of the whole vehicle, without mirrors and fittings.
@@ -46,10 +46,10 @@ class Body:
         roof: height of the middle line at each station.
         belt: height of the shoulder at each station.
         half: half width of the shoulder at each station.
-        edge: half width of the roof or bonnet at each station.
-        cowl, screen_top, rear_top, rear_base: x where the windscreen and the rear window end.
+        edge: half width of the roof or hood at each station.
+        cowl, screen_top, rear_top, rear_base: x where the windshield and the rear window end.
         wheels: x of the axles.
-        wheel_radius: of the tyres.
+        wheel_radius: of the tires.
         bed: (front x, rear x, floor z, rail z) of an open bed, or None.
         cargo: (front x, rear x) of a box body, or None.
         cab_rear: x where the painted cab ends.
@@ -87,9 +87,9 @@ def build_body(kind: str, shape: dict[str, float]) -> Body:
 
     Args:
         kind: one of `KINDS`.
-        shape: `length`, `width`, `height` in metres and the shares `a` to `h` in 0..1 that vary the proportions.
+        shape: `length`, `width`, `height` in meters and the shares `a` to `h` in 0..1 that vary the proportions.
     """
-    return _lorry(kind, shape) if kind in LORRIES else _car(kind, shape)
+    return _truck(kind, shape) if kind in TRUCKS else _car(kind, shape)
 
 
 def _between(low: float, high: float, share: float) -> float:
@@ -113,8 +113,8 @@ def _car(kind: str, s: dict[str, float]) -> Body:
         nose = belt * _between(0.66, 0.82, b) if kind in VANS else belt * 0.9
         cowl = _between(0.09, 0.17, c) if kind in VANS else 0.008
         top = cowl + (_between(0.10, 0.16, d) * 5.0 / length if kind in VANS else _between(0.012, 0.03, d))
-    bonnet = belt + 0.01
-    points = [(0.0, nose * 0.86), (0.018, nose), (cowl * 0.55, _between(nose, bonnet, 0.72)), (cowl, bonnet)]
+    hood = belt + 0.01
+    points = [(0.0, nose * 0.86), (0.018, nose), (cowl * 0.55, _between(nose, hood, 0.72)), (cowl, hood)]
     if kind == 'bus':
         points = [(0.0, nose), (cowl, belt)]
     points += [(top, height - 0.035), (top + 0.10, height)]
@@ -207,7 +207,7 @@ class _Curves:
 
     def __post_init__(self) -> None:
         step = 0.01
-        self.x = np.arange(0, self.length + step / 2, step)  # metres behind the nose
+        self.x = np.arange(0, self.length + step / 2, step)  # meters behind the nose
         roof = np.interp(self.x / self.length, *self.points.T)
         taps = np.arange(-20, 21) * step
         kernel = np.exp(-0.5 * (taps / self.soft) ** 2)
@@ -312,12 +312,12 @@ class _Curves:
 
 
 def _wheels(body: Body, twin: bool = False) -> list[Mesh]:
-    """Tyres that end a little inside of the skin; what lies outside of it is painted onto it."""
+    """Tires that end a little inside of the skin; what lies outside of it is painted onto it."""
     found = []
     for x in body.wheels:
         outer = body.at('half', x) - 0.015
         wheel = cylinder(
-            (x, outer - 0.22, body.wheel_radius), (x, outer, body.wheel_radius), body.wheel_radius, TYRE, 14
+            (x, outer - 0.22, body.wheel_radius), (x, outer, body.wheel_radius), body.wheel_radius, TIRE, 14
         )
         rim = cylinder(
             (x, outer - 0.02, body.wheel_radius),
@@ -334,15 +334,15 @@ def _mirrors(body: Body) -> list[Mesh]:
     x = body.cowl - 0.25 * min(1.0, abs(body.cowl - body.screen_top) / 0.5)
     side = body.at('half', x)
     z = body.at('belt', x) + 0.06
-    if body.kind in ('bus', *LORRIES):
+    if body.kind in ('bus', *TRUCKS):
         shell = box((body.cowl + 0.05, side - 0.02, z + 0.5), (body.cowl + 0.15, side + 0.2, z + 0.95), 0.03, TRIM)
     else:
         shell = box((x - 0.05, side - 0.08, z), (x + 0.09, side + 0.16, z + 0.15), 0.06, BODY)
     return [shell, shell.mirrored()]
 
 
-def _lorry(kind: str, s: dict[str, float]) -> Body:
-    """A cab-over or a short-bonnet cab before what it carries or tows."""
+def _truck(kind: str, s: dict[str, float]) -> Body:
+    """A cab-over or a short-hood cab before what it carries or tows."""
     length, width, height = s['length'], s['width'], s['height']
     a, b, c, d, e, f = (s[k] for k in 'abcdef')
     towing = kind in ARTICULATED
@@ -353,8 +353,8 @@ def _lorry(kind: str, s: dict[str, float]) -> Body:
     elif towing and kind != 'skeleton':
         cab_height = _between(2.85, 3.6, b)
     belt = cab_height * _between(0.54, 0.60, c)
-    bonnet = _between(0.01, 0.16, d) if d > 0.4 and not towing else 0.01
-    points = [(0.0, belt * 0.82), (0.02, belt * 0.95), (max(bonnet, 0.03), belt), (bonnet + 0.16, cab_height - 0.06)]
+    hood = _between(0.01, 0.16, d) if d > 0.4 and not towing else 0.01
+    points = [(0.0, belt * 0.82), (0.02, belt * 0.95), (max(hood, 0.03), belt), (hood + 0.16, cab_height - 0.06)]
     points += [(0.55, cab_height), (0.95, cab_height - 0.03), (1.0, cab_height - 0.15)]
     cab_half = min(width, 2.2) / 2 if kind == 'box_truck' else width / 2 * 0.95
     shape = _Curves(
@@ -363,7 +363,7 @@ def _lorry(kind: str, s: dict[str, float]) -> Body:
         np.array(points),
         belt_front=belt * 0.9,
         belt=belt,
-        cowl=max(bonnet, 0.03),
+        cowl=max(hood, 0.03),
         clearance=0.42,
         tumble=0.08,
         taper=0.06,
@@ -422,8 +422,8 @@ def _lorry(kind: str, s: dict[str, float]) -> Body:
         values['belt'],
         values['half'],
         values['edge'],
-        cowl=length / 2 - cab * max(bonnet, 0.03),
-        screen_top=length / 2 - cab * (bonnet + 0.16),
+        cowl=length / 2 - cab * max(hood, 0.03),
+        screen_top=length / 2 - cab * (hood + 0.16),
         rear_top=length / 2 - cab,
         rear_base=length / 2 - cab,
         clearance=0.42,

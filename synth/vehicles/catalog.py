@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .body import ARTICULATED, KINDS, LORRIES, VANS
+from .body import ARTICULATED, KINDS, TRUCKS, VANS
 from .swatches import METALLIC, PAINT
 
-__all__ = ['Identity', 'Model', 'Paint', 'draw_identity', 'draw_model']
+__all__ = ['Identity', 'Model', 'Paint', 'sample_identity', 'sample_model']
 
 _SHARES = {
     'sedan': 0.20,
@@ -31,8 +31,8 @@ _SHARES = {
     'tanker': 0.01,
 }
 
-#: colour -> share in traffic, sRGB from .. to, share of metallic paint
-_COLOURS: dict[str, tuple[float, tuple[int, int, int], tuple[int, int, int], float]] = {
+#: color -> share in traffic, sRGB from .. to, share of metallic paint
+_COLORS: dict[str, tuple[float, tuple[int, int, int], tuple[int, int, int], float]] = {
     'white': (0.25, (214, 214, 212), (233, 233, 231), 0.1),
     'black': (0.19, (16, 16, 18), (34, 34, 37), 0.5),
     'grey': (0.20, (66, 68, 71), (122, 124, 127), 0.85),
@@ -122,7 +122,7 @@ _PLAIN = {
 
 @dataclass(frozen=True)
 class Paint:
-    """A colour: its name, sRGB 0..255 and material."""
+    """A color: its name, sRGB 0..255 and material."""
 
     name: str
     rgb: tuple[int, int, int]
@@ -136,8 +136,8 @@ class Model:
     Attributes:
         number: of the model.
         kind: one of `KINDS`.
-        shape: length, width, height in metres, and the shares that vary the proportions.
-        look: colours and forms of lamps, grille, windows and trim; shares in 0..1.
+        shape: length, width, height in meters, and the shares that vary the proportions.
+        look: colors and forms of lamps, grille, windows and trim; shares in 0..1.
     """
 
     number: int
@@ -181,7 +181,7 @@ class Identity:
         }
 
 
-def draw_model(seed: int, number: int) -> Model:
+def sample_model(seed: int, number: int) -> Model:
     """The model of that number; the same arguments give the same model."""
     rng = np.random.default_rng([seed, number, 11])
     kind = str(rng.choice(list(_SHARES), p=list(_SHARES.values())))
@@ -210,7 +210,7 @@ def draw_model(seed: int, number: int) -> Model:
     return Model(number, kind, shape, look)
 
 
-def draw_identity(seed: int, number: int, model: Model, place: int, alike: float = 1.0, rest: int = 1) -> Identity:
+def sample_identity(seed: int, number: int, model: Model, place: int, alike: float = 1.0, rest: int = 1) -> Identity:
     """The vehicle of that number.
 
     Args:
@@ -218,7 +218,7 @@ def draw_identity(seed: int, number: int, model: Model, place: int, alike: float
         number: of the vehicle.
         model: its model.
         place: which of the model's vehicles it is, from 0; its clearest detail is another than theirs.
-        alike: probability that all vehicles of a model have one colour.
+        alike: probability that all vehicles of a model have one color.
         rest: number of vehicles of the model.
 
     Returns:
@@ -227,8 +227,8 @@ def draw_identity(seed: int, number: int, model: Model, place: int, alike: float
     shared = np.random.default_rng([seed, model.number, 12])
     own = np.random.default_rng([seed, number, 13])
     common = shared.uniform() < alike
-    paint = _draw_paint(shared if common else own, model.kind)
-    second = _draw_paint(
+    paint = _sample_paint(shared if common else own, model.kind)
+    second = _sample_paint(
         shared if common else own, 'container' if model.kind == 'container' else 'box_truck', load=True
     )
     # clear details in an order of the model's own, dealt out to its vehicles
@@ -252,19 +252,19 @@ def draw_identity(seed: int, number: int, model: Model, place: int, alike: float
             details.pop(other, None)
     if model.kind in ('flatbed', 'tipper') and 'cargo' not in details and own.uniform() < 0.5:
         details['cargo'] = {}
-    details = {name: _draw_detail(name, own, model.kind, paint) for name in details}
+    details = {name: _sample_detail(name, own, model.kind, paint) for name in details}
     return Identity(number, model, paint, second, details, int(own.integers(2**31)))
 
 
-def _draw_paint(rng: np.random.Generator, kind: str, *, load: bool = False) -> Paint:
-    shares = _BUS if kind == 'bus' else _COMMERCIAL if kind in (*VANS, *LORRIES) else None
+def _sample_paint(rng: np.random.Generator, kind: str, *, load: bool = False) -> Paint:
+    shares = _BUS if kind == 'bus' else _COMMERCIAL if kind in (*VANS, *TRUCKS) else None
     if kind == 'container' and load:
         shares = _CONTAINER
     if shares is None:
-        shares = {name: entry[0] for name, entry in _COLOURS.items()}
+        shares = {name: entry[0] for name, entry in _COLORS.items()}
     weights = np.array(list(shares.values()))
     name = str(rng.choice(list(shares), p=weights / weights.sum()))
-    _, low, high, metallic = _COLOURS[name]
+    _, low, high, metallic = _COLORS[name]
     share = rng.uniform(0, 1)
     rgb = np.array(low) + (np.array(high) - np.array(low)) * np.clip(share + rng.normal(0, 0.04, 3), 0, 1)
     tint = rng.normal(0, 3.0 if name not in ('white', 'silver') else 1.0, 3)
@@ -272,7 +272,7 @@ def _draw_paint(rng: np.random.Generator, kind: str, *, load: bool = False) -> P
     return Paint(name, (red, green, blue), METALLIC if rng.uniform() < metallic else PAINT)
 
 
-def _any_colour(rng: np.random.Generator) -> list[int]:
+def _any_color(rng: np.random.Generator) -> list[int]:
     choices = (
         (230, 230, 228),
         (24, 24, 26),
@@ -288,13 +288,13 @@ def _any_colour(rng: np.random.Generator) -> list[int]:
 
 
 def _muted(rng: np.random.Generator) -> list[int]:
-    """Greys, browns and dirty greens."""
-    grey = rng.choice([28, 60, 100, 150, 200])
-    return [int(v) for v in np.clip(grey + rng.normal(0, 8) + np.array([1, 0, -1]) * rng.normal(2, 6), 8, 230)]
+    """Grays, browns and dirty greens."""
+    gray = rng.choice([28, 60, 100, 150, 200])
+    return [int(v) for v in np.clip(gray + rng.normal(0, 8) + np.array([1, 0, -1]) * rng.normal(2, 6), 8, 230)]
 
 
 def _near(rng: np.random.Generator, paint: Paint) -> list[int]:
-    """Grey, black or white, or another tone of the paint."""
+    """Gray, black or white, or another tone of the paint."""
     if rng.uniform() < 0.6:
         tone = float(rng.choice([24, 70, 130, 180, 224]))
         return [int(np.clip(tone + rng.normal(0, 6), 5, 240))] * 3
@@ -308,10 +308,10 @@ def _near(rng: np.random.Generator, paint: Paint) -> list[int]:
 
 def _contrasting(rng: np.random.Generator, paint: Paint, least: float = 60.0) -> list[int]:
     for _ in range(20):
-        colour = _any_colour(rng)
-        if np.abs(np.subtract(colour, paint.rgb)).max() > least:
+        color = _any_color(rng)
+        if np.abs(np.subtract(color, paint.rgb)).max() > least:
             break
-    return colour
+    return color
 
 
 _LETTERS = 'ABCDEFGHIKLMNOPRSTUVWXZ'
@@ -325,15 +325,15 @@ def _word(rng: np.random.Generator, low: int = 3, high: int = 8) -> str:
     )
 
 
-def _draw_detail(name: str, rng: np.random.Generator, kind: str, paint: Paint) -> dict[str, Any]:
+def _sample_detail(name: str, rng: np.random.Generator, kind: str, paint: Paint) -> dict[str, Any]:
     """The numbers of a detail: `u` and `v` are places, `s` a size, all in 0..1; `n` a count."""
     values: dict[str, Any] = {key: float(round(rng.uniform(), 3)) for key in 'uvs'}
     values['n'] = int(rng.integers(1, 5))
-    quiet = 0.5 if kind in ('bus', *VANS, *LORRIES) else 0.8
+    quiet = 0.5 if kind in ('bus', *VANS, *TRUCKS) else 0.8
     if name in ('stripes', 'decal', 'lettering', 'panel', 'roof_number', 'roof_patch', 'roof_box', 'two_tone'):
         values['rgb'] = _near(rng, paint) if rng.uniform() < quiet else _contrasting(rng, paint)
     if name in ('cargo', 'ladder', 'cover', 'toolbox', 'bars', 'rails', 'sunshade', 'bed_floor'):
-        values['rgb'] = _muted(rng) if rng.uniform() < 0.7 else _any_colour(rng)
+        values['rgb'] = _muted(rng) if rng.uniform() < 0.7 else _any_color(rng)
     if name == 'two_tone' and rng.uniform() < 0.85:
         values['rgb'] = [18, 18, 20] if max(paint.rgb) > 60 else [214, 214, 212]
     if name == 'roof_box' and rng.uniform() < 0.9:

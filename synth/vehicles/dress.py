@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from .body import ARTICULATED, LORRIES, VANS, Body
+from .body import ARTICULATED, TRUCKS, VANS, Body
 from .catalog import Identity
 from .paint import FRONT, LEFT, REAR, RIGHT, TOP, Atlas
 from .swatches import CHROME, GLASS, LAMP, MATT, METALLIC, PAINT
 
 __all__ = ['dress']
 
-_Colour = tuple[int, int, int, int]
+_Color = tuple[int, int, int, int]
 SIDES = (LEFT, RIGHT)
 ENDS = (TOP, FRONT, REAR)
-_BLACK: _Colour = (20, 20, 21, MATT)
-_GLOSS: _Colour = (14, 14, 16, PAINT)
+_BLACK: _Color = (20, 20, 21, MATT)
+_GLOSS: _Color = (14, 14, 16, PAINT)
 
 
 def dress(identity: Identity, body: Body) -> Atlas:
@@ -23,9 +23,9 @@ def dress(identity: Identity, body: Body) -> Atlas:
     paint = identity.paint
     fill = (*paint.rgb, paint.material)
     atlas = Atlas(body.length, body.width, body.height, fill)
-    lorry = body.kind in LORRIES
+    truck = body.kind in TRUCKS
     _under_windows(identity, body, atlas, fill)
-    if lorry:
+    if truck:
         _load_area(identity, body, atlas)
     _windows(identity, body, atlas)
     _lines(identity, body, atlas, fill)
@@ -40,20 +40,20 @@ def dress(identity: Identity, body: Body) -> Atlas:
     return atlas
 
 
-def _darker(colour: _Colour, share: float) -> _Colour:
-    return (*(int(v * share) for v in colour[:3]), colour[3])
+def _darker(color: _Color, share: float) -> _Color:
+    return (*(int(v * share) for v in color[:3]), color[3])
 
 
-def _under_windows(identity: Identity, body: Body, atlas: Atlas, fill: _Colour) -> None:
+def _under_windows(identity: Identity, body: Body, atlas: Atlas, fill: _Color) -> None:
     """What windows and lines are drawn over: two-tone roofs, panels, stripes, bumpers."""
     d, look = identity.details, identity.model.look
     half, length = body.width / 2, body.length
     top_of = max(body.roof)
     if 'two_tone' in d:
-        colour = (*d['two_tone']['rgb'], PAINT)
+        color = (*d['two_tone']['rgb'], PAINT)
         back = body.rear_top - 0.1
-        atlas.rectangle(TOP, (back, -half, 0), (body.screen_top + 0.1, half, 9), colour)
-        atlas.rectangle(SIDES, (back, -half, top_of - 0.16), (body.screen_top + 0.1, half, 9), colour)
+        atlas.rectangle(TOP, (back, -half, 0), (body.screen_top + 0.1, half, 9), color)
+        atlas.rectangle(SIDES, (back, -half, top_of - 0.16), (body.screen_top + 0.1, half, 9), color)
     if 'roof_patch' in d:
         v = d['roof_patch']
         span = body.screen_top - body.rear_top
@@ -66,37 +66,37 @@ def _under_windows(identity: Identity, body: Body, atlas: Atlas, fill: _Colour) 
         )
     if 'panel' in d:
         v = d['panel']
-        colour = (*v['rgb'], PAINT)
+        color = (*v['rgb'], PAINT)
         which = v['n'] if body.kind not in (*VANS, 'pickup') else 1 + v['n'] % 2
         belt = body.at('belt', body.cowl)
-        if which == 1:  # bonnet
-            atlas.rectangle(TOP, (body.cowl, -half * 0.84, 0), (length / 2 - 0.12, half * 0.84, 9), colour)
+        if which == 1:  # hood
+            atlas.rectangle(TOP, (body.cowl, -half * 0.84, 0), (length / 2 - 0.12, half * 0.84, 9), color)
         elif which == 2:  # wing
             side = LEFT if v['u'] < 0.5 else RIGHT
             sign = 1 if side == LEFT else -1
-            atlas.rectangle(side, (body.cowl - 0.15, 0, 0.2), (length / 2, 0, belt), colour)
-            atlas.rectangle(TOP, (body.cowl - 0.15, sign * half * 0.7, 0), (length / 2, sign * half, 9), colour)
-        elif which == 3:  # boot lid
+            atlas.rectangle(side, (body.cowl - 0.15, 0, 0.2), (length / 2, 0, belt), color)
+            atlas.rectangle(TOP, (body.cowl - 0.15, sign * half * 0.7, 0), (length / 2, sign * half, 9), color)
+        elif which == 3:  # trunk lid
             atlas.rectangle(
-                (TOP, REAR), (-length / 2, -half * 0.8, 0.5), (body.rear_base + 0.02, half * 0.8, 9), colour
+                (TOP, REAR), (-length / 2, -half * 0.8, 0.5), (body.rear_base + 0.02, half * 0.8, 9), color
             )
         else:  # door
             side = LEFT if v['u'] < 0.5 else RIGHT
-            atlas.rectangle(side, (body.cowl - 1.2, 0, 0.25), (body.cowl - 0.15, 0, belt), colour)
+            atlas.rectangle(side, (body.cowl - 1.2, 0, 0.25), (body.cowl - 0.15, 0, belt), color)
     if 'stripes' in d:
         v = d['stripes']
-        colour = (*v['rgb'], PAINT)
+        color = (*v['rgb'], PAINT)
         width = 0.07 + 0.16 * v['s']
         if v['n'] <= 2 and body.kind != 'bus':
             middles = (-width * 0.8, width * 0.8) if v['n'] == 1 else ((v['v'] - 0.5) * half,)
             for y in middles:
-                atlas.rectangle(ENDS, (-length / 2, y - width / 2, 0), (length / 2, y + width / 2, 9), colour)
+                atlas.rectangle(ENDS, (-length / 2, y - width / 2, 0), (length / 2, y + width / 2, 9), color)
         else:
             z = body.at('belt', 0) * (0.5 + 0.4 * v['u'])
-            atlas.rectangle((*SIDES, FRONT, REAR), (-length, -half, z - width), (length, half, z + width), colour)
+            atlas.rectangle((*SIDES, FRONT, REAR), (-length, -half, z - width), (length, half, z + width), color)
             if body.kind == 'bus':
                 x = (v['v'] - 0.5) * length * 0.6
-                atlas.rectangle((TOP, *SIDES), (x, -half, 0), (x + 0.6 + 2.5 * v['s'], half, 9), colour)
+                atlas.rectangle((TOP, *SIDES), (x, -half, 0), (x + 0.6 + 2.5 * v['s'], half, 9), color)
     black_bumper = ('bumpers' in d and d['bumpers']['s'] < 0.75) or look['bumper'] < 0.12
     if black_bumper:
         z = 0.62 if body.kind not in VANS else 0.7
@@ -115,7 +115,7 @@ def _windows(identity: Identity, body: Body, atlas: Atlas) -> None:
     cowl, top = body.cowl, body.screen_top
     low, high = body.at('half', cowl) * 0.86, body.at('edge', top) - 0.02
     z_low, z_high = body.at('belt', cowl) + 0.03, body.at('roof', top) - 0.04
-    bulge = 0.13 if body.kind not in ('bus', *VANS, *LORRIES) else 0.06
+    bulge = 0.13 if body.kind not in ('bus', *VANS, *TRUCKS) else 0.06
     arc = np.linspace(-1, 1, 9)
     screen = [
         *((cowl - 0.02 + bulge * (1 - 0.74 * t * t) - 0.2 * bulge, low * t, z_low) for t in arc),
@@ -164,10 +164,10 @@ def length_end(body: Body) -> float:
     return body.length / 2
 
 
-def _rear_window(identity: Identity, body: Body, atlas: Atlas, glass: _Colour, shrunk) -> None:
+def _rear_window(identity: Identity, body: Body, atlas: Atlas, glass: _Color, shrunk) -> None:
     d, look = identity.details, identity.model.look
     top, base = body.rear_top, body.rear_base
-    if body.kind in LORRIES or (body.kind == 'van' and look['windows'] < 0.4):
+    if body.kind in TRUCKS or (body.kind == 'van' and look['windows'] < 0.4):
         return
     low, high = body.at('half', base) * 0.80, body.at('edge', top) - 0.05
     z_low, z_high = body.at('roof', base) + 0.02, body.at('roof', top) - 0.06
@@ -184,7 +184,7 @@ def _rear_window(identity: Identity, body: Body, atlas: Atlas, glass: _Colour, s
     atlas.polygon(views, window, _GLOSS)
     atlas.polygon(views, shrunk(window, 0.92), glass)
     if body.kind == 'sedan':
-        grey = 40 + int(50 * look['interior'])
+        gray = 40 + int(50 * look['interior'])
         shelf = [
             window[0],
             window[1],
@@ -193,20 +193,20 @@ def _rear_window(identity: Identity, body: Body, atlas: Atlas, glass: _Colour, s
                 for a, b in ((window[1], window[2]), (window[0], window[4]))
             ),
         ]
-        atlas.polygon(TOP, shrunk(shelf, 0.9), (grey, grey, grey - 3, GLASS))
+        atlas.polygon(TOP, shrunk(shelf, 0.9), (gray, gray, gray - 3, GLASS))
     if 'shelf' in d:
         x = base * 0.7 + top * 0.3
         y = (d['shelf']['u'] - 0.5) * low
         atlas.rectangle(TOP, (x, y - 0.14, 0), (x + 0.2, y + 0.14, 9), (170, 160, 130, GLASS))
 
 
-def _side_windows(identity: Identity, body: Body, atlas: Atlas, glass: _Colour) -> None:
+def _side_windows(identity: Identity, body: Body, atlas: Atlas, glass: _Color) -> None:
     look = identity.model.look
     kind = body.kind
     pillar = 0.04 + 0.05 * look['pillar']
 
     def z_top(x: float) -> float:
-        return body.at('roof', x) - (0.13 if kind not in ('bus', *VANS, *LORRIES) else 0.28)
+        return body.at('roof', x) - (0.13 if kind not in ('bus', *VANS, *TRUCKS) else 0.28)
 
     def z_low(x: float) -> float:
         return body.at('belt', x) + 0.035
@@ -223,7 +223,7 @@ def _side_windows(identity: Identity, body: Body, atlas: Atlas, glass: _Colour) 
     if kind == 'bus':
         front_low = front_high = body.length / 2 - 0.3
         rear_low = rear_high = -body.length / 2 + 0.3
-    if kind in LORRIES:
+    if kind in TRUCKS:
         rear_low = rear_high = body.cab_rear + 0.35
         front_low, front_high = body.cowl - 0.1, body.screen_top - 0.02
     count = 24
@@ -237,7 +237,7 @@ def _side_windows(identity: Identity, body: Body, atlas: Atlas, glass: _Colour) 
     atlas.line(SIDES, [*outline, outline[0]], frame, 0.035)
     span = front_low - rear_low
     posts = {'bus': int(span / 1.4), 'van': max(1, int(span / 1.3)), 'minibus': int(span / 1.2), 'pickup': 1}.get(
-        kind, 0 if kind in LORRIES else 2
+        kind, 0 if kind in TRUCKS else 2
     )
     if kind in ('hatchback', 'sedan') and look['windows'] < 0.3:
         posts = 1
@@ -271,7 +271,7 @@ def _roof_glass(identity: Identity, body: Body, atlas: Atlas) -> None:
             )
 
 
-def _lines(identity: Identity, body: Body, atlas: Atlas, fill: _Colour) -> None:
+def _lines(identity: Identity, body: Body, atlas: Atlas, fill: _Color) -> None:
     look = identity.model.look
     line = (*(max(8, int(v * 0.35)) for v in fill[:3]), MATT)
     kind, half = body.kind, body.width / 2
@@ -285,12 +285,12 @@ def _lines(identity: Identity, body: Body, atlas: Atlas, fill: _Colour) -> None:
             atlas.line(RIGHT, [(x + 0.55, 0, 0.45), (x + 0.55, 0, body.height - 0.45)], (90, 90, 92, MATT), 0.03)
         return
     edge = half * (0.70 + 0.10 * look['line'])
-    if kind not in LORRIES:
+    if kind not in TRUCKS:
         front = nose - 0.12 - 0.1 * look['grille']
         for sign in (-1, 1):
             atlas.line(TOP, [(body.cowl + 0.02, sign * edge, 0), (front, sign * edge * 0.86, 0)], line, 0.016)
         atlas.line(TOP, [(front, -edge * 0.86, 0), (front + 0.03, 0, 0), (front, edge * 0.86, 0)], line, 0.02)
-        if look['line'] > 0.4:  # creases of the bonnet
+        if look['line'] > 0.4:  # creases of the hood
             for sign in (-1, 1):
                 y = sign * half * (0.3 + 0.2 * look['lamp'])
                 atlas.line(TOP, [(body.cowl + 0.05, y * 1.15, 0), (front, y * 0.8, 0)], _darker(fill, 0.86), 0.03)
@@ -345,18 +345,18 @@ def _load_area(identity: Identity, body: Body, atlas: Atlas) -> None:
     if body.kind in ARTICULATED:
         _trailer(identity, body, atlas)
     elif body.cargo:
-        colour = (*second.rgb, PAINT if second.material == PAINT else MATT)
-        atlas.rectangle((TOP, *SIDES), (rear - 1, -half, 0), (front, half, 9), colour)
-        atlas.rectangle(REAR, (rear, -half, 0.8), (0, half, 9), colour)
+        color = (*second.rgb, PAINT if second.material == PAINT else MATT)
+        atlas.rectangle((TOP, *SIDES), (rear - 1, -half, 0), (front, half, 9), color)
+        atlas.rectangle(REAR, (rear, -half, 0.8), (0, half, 9), color)
         z = body.at('roof', body.cab_rear + 0.5)
-        atlas.rectangle(FRONT, (0, -half, z - 0.05), (0, half, 9), colour)
-        dark = _darker(colour, 0.72)
+        atlas.rectangle(FRONT, (0, -half, z - 0.05), (0, half, 9), color)
+        dark = _darker(color, 0.72)
         atlas.rectangle(SIDES, (rear, 0, 0), (front, 0, 2 * body.wheel_radius + 0.08), (40, 40, 42, MATT))
         for y in (-half + 0.03, half - 0.03):
             atlas.rectangle(TOP, (rear, y - 0.04, 0), (front, y + 0.04, 9), dark)
         for x in np.arange(rear + 0.6, front, 0.62):
-            atlas.line((TOP, *SIDES), [(x, -half, 0.9), (x, half, 0.9)], _darker(colour, 0.9), 0.015)
-            atlas.line(SIDES, [(x, 0, 1.0), (x, 0, 9)], _darker(colour, 0.9), 0.015)
+            atlas.line((TOP, *SIDES), [(x, -half, 0.9), (x, half, 0.9)], _darker(color, 0.9), 0.015)
+            atlas.line(SIDES, [(x, 0, 1.0), (x, 0, 9)], _darker(color, 0.9), 0.015)
         atlas.line(REAR, [(rear, 0, 0.8), (rear, 0, 9)], dark, 0.03)
         if 'skylight' in d:
             v = d['skylight']
@@ -400,14 +400,14 @@ def _trailer(identity: Identity, body: Body, atlas: Atlas) -> None:
         return
     low = {'container': body.height - 2.6, 'semitrailer': deck - 0.1}.get(body.kind, deck)
     ahead, behind = body.cargo
-    colour = (*second.rgb, PAINT if body.kind != 'container' else MATT)
+    color = (*second.rgb, PAINT if body.kind != 'container' else MATT)
     if body.kind == 'tanker':
-        colour = (*(second.rgb if look['frame'] < 0.5 else (176, 178, 180)), METALLIC)
-    atlas.rectangle((TOP, *SIDES), (behind, -half, low), (ahead, half, 9), colour)
-    atlas.rectangle(REAR, (rear, -half, low), (0, half, 9), colour)
+        color = (*(second.rgb if look['frame'] < 0.5 else (176, 178, 180)), METALLIC)
+    atlas.rectangle((TOP, *SIDES), (behind, -half, low), (ahead, half, 9), color)
+    atlas.rectangle(REAR, (rear, -half, low), (0, half, 9), color)
     # above the cab
-    atlas.rectangle(FRONT, (0, -half, body.at('roof', body.cab_rear + 0.5) - 0.05), (0, half, 9), colour)
-    dark = _darker(colour, 0.72)
+    atlas.rectangle(FRONT, (0, -half, body.at('roof', body.cab_rear + 0.5) - 0.05), (0, half, 9), color)
+    dark = _darker(color, 0.72)
     if body.kind == 'tanker':
         atlas.rectangle(TOP, (behind + 0.6, -0.32, 0), (ahead - 0.6, 0.32, 9), (92, 94, 96, MATT))
         for x in np.linspace(behind + 1.2, ahead - 1.2, 3 + round(3 * look['tail'])):
@@ -417,8 +417,8 @@ def _trailer(identity: Identity, body: Body, atlas: Atlas) -> None:
         return
     step = 0.28 if body.kind == 'container' else (0.62 if look['windows'] < 0.5 else 1.35)
     for x in np.arange(behind + step, ahead, step):
-        atlas.line(SIDES, [(x, 0, low), (x, 0, 9)], _darker(colour, 0.86), 0.05 if step < 0.3 else 0.02)
-        atlas.line(TOP, [(x, -half, 0), (x, half, 0)], _darker(colour, 0.9), 0.05 if step < 0.3 else 0.02)
+        atlas.line(SIDES, [(x, 0, low), (x, 0, 9)], _darker(color, 0.86), 0.05 if step < 0.3 else 0.02)
+        atlas.line(TOP, [(x, -half, 0), (x, half, 0)], _darker(color, 0.9), 0.05 if step < 0.3 else 0.02)
     for y in (-half + 0.03, half - 0.03):
         atlas.rectangle(TOP, (behind, y - 0.04, 0), (ahead, y + 0.04, 9), dark)
     # doors and their bars
@@ -447,17 +447,17 @@ def _lamps(identity: Identity, body: Body, atlas: Atlas) -> None:
     look = identity.model.look
     half, nose = body.width / 2, body.length / 2
     front = body.at('belt', nose - 0.12) if body.kind != 'bus' else 0.9
-    if body.kind in LORRIES:
+    if body.kind in TRUCKS:
         front = 0.95
     z1 = front * (0.97 - 0.08 * look['lamp_height'])
     z0 = z1 - 0.09 - 0.1 * look['lamp']
     inner = 0.50 + 0.2 * look['lamp']
-    clear: _Colour = (176, 182, 188, LAMP)
+    clear: _Color = (176, 182, 188, LAMP)
     for sign in (-1, 1):
         low, high = sorted((sign * half * inner, sign * half))
         reach = 0.10 + 0.26 * look['lamp_height']
         atlas.rectangle(FRONT, (nose - 0.3, low, z0), (nose, high, z1), clear)
-        if body.kind not in ('bus', *LORRIES):
+        if body.kind not in ('bus', *TRUCKS):
             atlas.polygon(
                 TOP,
                 [
@@ -485,17 +485,17 @@ def _lamps(identity: Identity, body: Body, atlas: Atlas) -> None:
                 (nose, half * 0.4, grille_top - grille / 2),
                 (*CHROME_RGB, CHROME),
             )
-        if body.kind not in LORRIES:
+        if body.kind not in TRUCKS:
             atlas.rectangle(TOP, (nose - 0.035, -half * 0.42, 0), (nose, half * 0.42, 9), (26, 26, 28, PAINT))
     _plates(identity, body, atlas)
 
 
 def _rear_lamps(identity: Identity, body: Body, atlas: Atlas) -> None:
     look, half, rear = identity.model.look, body.width / 2, -body.length / 2
-    lorry, big = body.kind in LORRIES, body.kind in ('bus', *LORRIES)
-    red: _Colour = (128 + int(60 * look['rim']), 12, 16, LAMP)
+    truck, big = body.kind in TRUCKS, body.kind in ('bus', *TRUCKS)
+    red: _Color = (128 + int(60 * look['rim']), 12, 16, LAMP)
     amber, white = (206, 112, 24, LAMP), (206, 208, 206, LAMP)
-    top = body.at('belt', rear + 0.1) - 0.02 if not big else 1.15 if lorry else 1.35
+    top = body.at('belt', rear + 0.1) - 0.02 if not big else 1.15 if truck else 1.35
     tall = body.kind in ('estate', *VANS, 'suv', 'hatchback', 'bus')
     low = top - (0.13 + 0.35 * look['tail'] * tall)
     inner = (0.62 + 0.2 * look['tail']) if not tall or look['line'] < 0.5 else 0.78
@@ -503,7 +503,7 @@ def _rear_lamps(identity: Identity, body: Body, atlas: Atlas) -> None:
         side = LEFT if sign > 0 else RIGHT
         a, b = sorted((sign * half * inner, sign * half))
         atlas.rectangle(REAR, (rear, a, low), (0, b, top), red)
-        atlas.rectangle(side, (rear, 0, low), (rear + 0.12 + 0.16 * look['lamp'] * (not lorry), 0, top), red)
+        atlas.rectangle(side, (rear, 0, low), (rear + 0.12 + 0.16 * look['lamp'] * (not truck), 0, top), red)
         # turn signal and reversing lamp, below or further in
         if look['lamp_height'] < 0.5:
             z = low + (top - low) * 0.35
@@ -569,10 +569,10 @@ def _plates(identity: Identity, body: Body, atlas: Atlas) -> None:
 def _wheel_arches(body: Body, atlas: Atlas) -> None:
     for x in body.wheels:
         r = body.wheel_radius
-        centre = (x, 0, r)
-        atlas.disc(SIDES, centre, r + 0.06, (10, 10, 11, MATT))
-        atlas.disc(SIDES, centre, r, (24, 24, 25, MATT))
-        atlas.disc(SIDES, centre, r * 0.66, (150, 152, 154, CHROME))
+        center = (x, 0, r)
+        atlas.disc(SIDES, center, r + 0.06, (10, 10, 11, MATT))
+        atlas.disc(SIDES, center, r, (24, 24, 25, MATT))
+        atlas.disc(SIDES, center, r * 0.66, (150, 152, 154, CHROME))
         for angle in np.arange(5) * 1.2566:
             tip = (x + r * 0.5 * np.cos(angle), 0, r + r * 0.5 * np.sin(angle))
             atlas.disc(SIDES, tip, r * 0.15, (40, 40, 42, MATT))
@@ -584,26 +584,26 @@ def _over_paint(identity: Identity, body: Body, atlas: Atlas) -> None:
     load = body.cargo or (
         (body.screen_top - 0.2, body.rear_top + 0.2) if body.kind != 'pickup' else (body.screen_top, body.rear_top)
     )
-    if body.kind in LORRIES and not body.cargo:
+    if body.kind in TRUCKS and not body.cargo:
         load = (body.screen_top, body.cab_rear)
     front, rear = load
     if 'decal' in d:
         v = d['decal']
-        colour = (*v['rgb'], PAINT)
+        color = (*v['rgb'], PAINT)
         size = (0.1 + 0.14 * v['s']) * (2.2 if big else 1.0)
         x, y = rear + (front - rear) * v['u'], (v['v'] - 0.5) * half
         if v['n'] <= 2:
             if v['n'] == 1 and body.cowl < body.length / 2 - 0.6:
                 x = body.cowl + 0.2 + (body.length / 2 - 0.4 - body.cowl) * v['u'] * 0.7
             if v['s'] < 0.5:
-                atlas.disc(TOP, (x, y, 0), size, colour)
+                atlas.disc(TOP, (x, y, 0), size, color)
             else:
-                atlas.rectangle(TOP, (x - size, y - size * 0.6, 0), (x + size, y + size * 0.6, 9), colour)
+                atlas.rectangle(TOP, (x - size, y - size * 0.6, 0), (x + size, y + size * 0.6, 9), color)
         z = body.at('belt', 0) * 0.68 if not big else body.height * 0.6
-        atlas.rectangle(SIDES, (x - size * 1.5, 0, z - size * 0.6), (x + size * 1.5, 0, z + size * 0.6), colour)
+        atlas.rectangle(SIDES, (x - size * 1.5, 0, z - size * 0.6), (x + size * 1.5, 0, z + size * 0.6), color)
     if 'lettering' in d:
         v = d['lettering']
-        colour = (*v['rgb'], PAINT)
+        color = (*v['rgb'], PAINT)
         tall = body.cargo is not None or body.kind == 'bus'
         height = {'bus': 0.45, 'van': 0.35, 'minibus': 0.3}.get(body.kind, 0.7 if body.cargo else 0.18) * (
             0.7 + 0.6 * v['s']
@@ -612,14 +612,14 @@ def _over_paint(identity: Identity, body: Body, atlas: Atlas) -> None:
         height = min(height, 1.3 * span / max(3, len(v['text'])))
         z = body.height * 0.62 if body.cargo else body.at('belt', 0) * 0.72
         for view in SIDES:
-            atlas.text(view, ((front + rear) / 2, 0, z), v['text'], height, colour)
+            atlas.text(view, ((front + rear) / 2, 0, z), v['text'], height, color)
         if v['n'] <= 2 and body.kind != 'pickup':
             atlas.text(
                 TOP,
                 ((front + rear) / 2, 0, 0),
                 v['text'],
                 min(height, half * 0.8),
-                colour,
+                color,
                 turn=v['n'] % 2 * 3 if tall else 3,
             )
     if 'roof_number' in d:
@@ -639,7 +639,7 @@ def _over_paint(identity: Identity, body: Body, atlas: Atlas) -> None:
         for _ in range(2 + 2 * d['dents']['n']):
             x, y = rng.uniform(-0.48, 0.48) * body.length, rng.uniform(-0.8, 0.8) * half
             tone = base * rng.uniform(0.55, 0.85) if rng.uniform() < 0.5 else base * 0.6 + np.array([118, 92, 70]) * 0.4
-            colour = (*(int(t) for t in tone), MATT)
+            color = (*(int(t) for t in tone), MATT)
             r = rng.uniform(0.03, 0.12) * (1.8 if big else 1)
             atlas.polygon(
                 TOP,
@@ -647,13 +647,13 @@ def _over_paint(identity: Identity, body: Body, atlas: Atlas) -> None:
                     (x + r * rng.uniform(0.4, 1.4) * np.cos(t), y + r * rng.uniform(0.4, 1.2) * np.sin(t), 0)
                     for t in np.arange(7) * 0.9
                 ],
-                colour,
+                color,
             )
             z = rng.uniform(0.35, 0.95)
             atlas.polygon(
                 LEFT if rng.uniform() < 0.5 else RIGHT,
                 [(x + r * np.cos(t), 0, z + 0.5 * r * np.sin(t)) for t in np.arange(7) * 0.9],
-                colour,
+                color,
             )
     if 'missing' in d and d['missing']['n'] > 1:  # an unpainted corner
         v = d['missing']

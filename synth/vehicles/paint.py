@@ -1,6 +1,6 @@
 """What a body wears: windows, lamps, lines, stripes and letters, drawn once a vehicle as views from five sides.
 
-A triangle takes its colours from the view that it faces; the picture is looked up at the points that rays hit, which
+A triangle takes its colors from the view that it faces; the picture is looked up at the points that rays hit, which
 costs the same however much is drawn.
 """
 
@@ -28,13 +28,13 @@ def _font(size: int) -> ImageFont.ImageFont:
 
 
 class Atlas:
-    """The five views of a vehicle, and its plain colours.
+    """The five views of a vehicle, and its plain colors.
 
-    A colour is (red, green, blue, material). All places are in metres in vehicle coordinates.
+    A color is (red, green, blue, material). All places are in meters in vehicle coordinates.
     """
 
     def __init__(self, length: float, width: float, height: float, fill: tuple[int, int, int, int]) -> None:
-        self.scale = min(110.0, 760.0 / length)  # texels a metre
+        self.scale = min(110.0, 760.0 / length)  # texels a meter
         self.low = np.array([-length / 2 - 0.15, -width / 2 - 0.1, -0.02])
         self.high = np.array([length / 2 + 0.15, width / 2 + 0.1, height + 0.1])
         size = np.ceil((self.high - self.low) * self.scale).astype(int)
@@ -48,45 +48,45 @@ class Atlas:
         column = points[..., a] - self.low[a] if right > 0 else self.high[a] - points[..., a]
         return np.stack([column, self.high[b] - points[..., b]], -1) * self.scale
 
-    def polygon(self, views: Sequence[int] | int, points: Sequence, colour: tuple[int, int, int, int]) -> None:
+    def polygon(self, views: Sequence[int] | int, points: Sequence, color: tuple[int, int, int, int]) -> None:
         """A filled polygon of (x, y, z); each view leaves out what it looks along."""
         for view in [views] if isinstance(views, int) else views:
             flat = self._place(view, np.asarray(points, np.float64))
-            self._pens[view].polygon([tuple(p) for p in flat], fill=colour)
+            self._pens[view].polygon([tuple(p) for p in flat], fill=color)
 
     def rectangle(
-        self, views: Sequence[int] | int, low: Sequence[float], high: Sequence[float], colour: tuple[int, int, int, int]
+        self, views: Sequence[int] | int, low: Sequence[float], high: Sequence[float], color: tuple[int, int, int, int]
     ) -> None:
         """What lies in a block, in each view."""
         for view in [views] if isinstance(views, int) else views:
             (x0, y0), (x1, y1) = self._place(view, np.array([low, high], np.float64))
-            self._pens[view].rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), fill=colour)
+            self._pens[view].rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), fill=color)
 
     def line(
-        self, views: Sequence[int] | int, points: Sequence, colour: tuple[int, int, int, int], width: float = 0.012
+        self, views: Sequence[int] | int, points: Sequence, color: tuple[int, int, int, int], width: float = 0.012
     ) -> None:
         for view in [views] if isinstance(views, int) else views:
             flat = self._place(view, np.asarray(points, np.float64))
-            self._pens[view].line([tuple(p) for p in flat], fill=colour, width=max(1, round(width * self.scale)))
+            self._pens[view].line([tuple(p) for p in flat], fill=color, width=max(1, round(width * self.scale)))
 
     def disc(
-        self, views: Sequence[int] | int, centre: Sequence[float], radius: float, colour: tuple[int, int, int, int]
+        self, views: Sequence[int] | int, center: Sequence[float], radius: float, color: tuple[int, int, int, int]
     ) -> None:
         for view in [views] if isinstance(views, int) else views:
-            x, y = self._place(view, np.asarray(centre, np.float64))
+            x, y = self._place(view, np.asarray(center, np.float64))
             r = radius * self.scale
-            self._pens[view].ellipse((x - r, y - r, x + r, y + r), fill=colour)
+            self._pens[view].ellipse((x - r, y - r, x + r, y + r), fill=color)
 
     def text(
         self,
         view: int,
-        centre: Sequence[float],
+        center: Sequence[float],
         text: str,
         height: float,
-        colour: tuple[int, int, int, int],
+        color: tuple[int, int, int, int],
         turn: int = 0,
     ) -> None:
-        """Letters of that height in metres; `turn` quarter turns against the clock."""
+        """Letters of that height in meters; `turn` quarter turns counterclockwise."""
         font = _font(max(6, round(height * self.scale * 1.35)))
         left, top, right, bottom = font.getbbox(text)
         mask = Image.new('1', (max(1, int(right - left)), max(1, int(bottom - top))))
@@ -94,11 +94,11 @@ class Atlas:
         pen.fontmode = '1'
         pen.text((-left, -top), text, fill=1, font=font)
         mask = mask.rotate(90 * turn, expand=True)
-        x, y = self._place(view, np.asarray(centre, np.float64))
-        self._pictures[view].paste(colour, (round(x - mask.width / 2), round(y - mask.height / 2)), mask)
+        x, y = self._place(view, np.asarray(center, np.float64))
+        self._pictures[view].paste(color, (round(x - mask.width / 2), round(y - mask.height / 2)), mask)
 
     def spots(self, rng: np.random.Generator, amount: float, tone: tuple[int, int, int], fade: float = 0.0) -> None:
-        """Dirt: clouds of another colour, more of it low down; `fade` is how far the paint's brightness drifts."""
+        """Dirt: clouds of another color, more of it low down; `fade` is how far the paint's brightness drifts."""
         for view, picture in self._pictures.items():
             pixels = np.array(picture)
             rows, columns = pixels.shape[:2]
@@ -114,8 +114,8 @@ class Atlas:
         """Lay the views out in one picture.
 
         Args:
-            mesh: where `colours` is -1, a triangle takes the view that it faces.
-            swatches: `(N, 4)` uint8, plain colours.
+            mesh: where `colors` is -1, a triangle takes the view that it faces.
+            swatches: `(N, 4)` uint8, plain colors.
 
         Returns:
             `(R * C, 4)` uint8 texels; `(T, 3, 2)` float32 column and row of each corner; number of columns C.
@@ -140,10 +140,10 @@ class Atlas:
         )
         places = np.zeros((len(corners), 3, 2), np.float32)
         for view, picture in self._pictures.items():
-            mine = (mesh.colours < 0) & (facing == view)
+            mine = (mesh.colors < 0) & (facing == view)
             flat = self._place(view, corners[mine])
             flat = np.clip(flat, 0.5, [picture.width - 0.5, picture.height - 0.5])
             places[mine] = flat + np.array([0, offsets[view]])
-        plain = mesh.colours >= 0
-        places[plain] = (mesh.colours[plain][:, None, None] * [1, 0] + 0.5).astype(np.float32)
+        plain = mesh.colors >= 0
+        places[plain] = (mesh.colors[plain][:, None, None] * [1, 0] + 0.5).astype(np.float32)
         return np.concatenate(rows).reshape(-1, 4), places, columns

@@ -1,6 +1,6 @@
 """Triangle meshes: lofted bodies, boxes with rounded edges, cylinders, ellipsoids.
 
-Vehicle coordinates in metres: x forwards, y to the left, z up, the origin on the ground below the middle. Faces turn
+Vehicle coordinates in meters: x forwards, y to the left, z up, the origin on the ground below the middle. Faces turn
 counter-clockwise seen from outside. Every corner of a triangle has a normal of its own, so that an edge can be
 sharp or smooth.
 """
@@ -20,27 +20,27 @@ class Mesh:
     """Triangles.
 
     Attributes:
-        corners: `(T, 3, 3)` float32, positions in metres.
+        corners: `(T, 3, 3)` float32, positions in meters.
         normals: `(T, 3, 3)` float32, of unit length, outwards.
-        colours: `(T,)` int16, index of a plain colour, or -1: coloured by projection, see `paint`.
+        colors: `(T,)` int16, index of a plain color, or -1: colored by projection, see `paint`.
     """
 
     corners: np.ndarray
     normals: np.ndarray
-    colours: np.ndarray
+    colors: np.ndarray
 
     def moved(self, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Mesh:
         shift = np.array([x, y, z], np.float32)
-        return Mesh(self.corners + shift, self.normals, self.colours)
+        return Mesh(self.corners + shift, self.normals, self.colors)
 
     def mirrored(self) -> Mesh:
         """The same on the other side of the vehicle."""
         flip = np.array([1, -1, 1], np.float32)
-        return Mesh((self.corners * flip)[:, ::-1], (self.normals * flip)[:, ::-1], self.colours)
+        return Mesh((self.corners * flip)[:, ::-1], (self.normals * flip)[:, ::-1], self.colors)
 
 
 def join(meshes: Sequence[Mesh]) -> Mesh:
-    return Mesh(*(np.concatenate([getattr(m, name) for m in meshes]) for name in ('corners', 'normals', 'colours')))
+    return Mesh(*(np.concatenate([getattr(m, name) for m in meshes]) for name in ('corners', 'normals', 'colors')))
 
 
 def turned(mesh: Mesh, angle: float, axis: int = 2) -> Mesh:
@@ -49,7 +49,7 @@ def turned(mesh: Mesh, angle: float, axis: int = 2) -> Mesh:
     turn = np.eye(3, dtype=np.float32)
     i, j = (axis + 1) % 3, (axis + 2) % 3
     turn[i, i], turn[i, j], turn[j, i], turn[j, j] = c, -s, s, c
-    return Mesh(mesh.corners @ turn.T, mesh.normals @ turn.T, mesh.colours)
+    return Mesh(mesh.corners @ turn.T, mesh.normals @ turn.T, mesh.colors)
 
 
 def corner_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 40.0) -> np.ndarray:
@@ -82,13 +82,13 @@ def corner_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 40.0
     return normals.reshape(-1, 3, 3).astype(np.float32)
 
 
-def loft(rings: np.ndarray, colour: int = -1, crease: float = 50.0) -> Mesh:
+def loft(rings: np.ndarray, color: int = -1, crease: float = 50.0) -> Mesh:
     """A closed skin over rings that lie one behind the other and mirror themselves left to right.
 
     Args:
         rings: `(N, 2K, 3)` from the front to the rear; point k and point 2K - 1 - k of a ring are mirror images, the
             first is the lowest on the left.
-        colour: of all triangles.
+        color: of all triangles.
         crease: degrees, see `corner_normals`.
 
     Returns:
@@ -103,19 +103,19 @@ def loft(rings: np.ndarray, colour: int = -1, crease: float = 50.0) -> Mesh:
         left, right = index[station, : points // 2], index[station, : points // 2 - 1 : -1]
         face = np.stack([left[:-1], right[:-1], right[1:], left[1:]], -1)
         quads.append(face if station else face[:, ::-1])
-    return _quads(rings.reshape(-1, 3), np.concatenate(quads), colour, crease)
+    return _quads(rings.reshape(-1, 3), np.concatenate(quads), color, crease)
 
 
-def _quads(vertices: np.ndarray, quads: np.ndarray, colour: int, crease: float) -> Mesh:
+def _quads(vertices: np.ndarray, quads: np.ndarray, color: int, crease: float) -> Mesh:
     faces = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
     corners = vertices[faces]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     faces = faces[area > 1e-9]
     normals = corner_normals(vertices, faces, crease)
-    return Mesh(vertices[faces].astype(np.float32), normals, np.full(len(faces), colour, np.int16))
+    return Mesh(vertices[faces].astype(np.float32), normals, np.full(len(faces), color, np.int16))
 
 
-def box(low: Sequence[float], high: Sequence[float], radius: float = 0.03, colour: int = -1) -> Mesh:
+def box(low: Sequence[float], high: Sequence[float], radius: float = 0.03, color: int = -1) -> Mesh:
     """A box with rounded edges: 108 triangles, or 12 where the radius is 0."""
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
     radius = min(radius, *(0.49 * (high - low)))
@@ -153,13 +153,13 @@ def box(low: Sequence[float], high: Sequence[float], radius: float = 0.03, colou
                 corners.append(quad[:, triple])
                 normals.append(quad_normals[:, triple])
     triangles = np.concatenate(corners).astype(np.float32)
-    return Mesh(triangles, np.concatenate(normals).astype(np.float32), np.full(len(triangles), colour, np.int16))
+    return Mesh(triangles, np.concatenate(normals).astype(np.float32), np.full(len(triangles), color, np.int16))
 
 
 def cylinder(
-    start: Sequence[float], end: Sequence[float], radius: float, colour: int, sides: int = 10, cap: int | None = None
+    start: Sequence[float], end: Sequence[float], radius: float, color: int, sides: int = 10, cap: int | None = None
 ) -> Mesh:
-    """A round bar from `start` to `end`; `cap` is the colour of its ends."""
+    """A round bar from `start` to `end`; `cap` is the color of its ends."""
     start, end = np.asarray(start, np.float64), np.asarray(end, np.float64)
     axis = (end - start) / np.linalg.norm(end - start)
     side = np.cross(axis, [0.0, 0.0, 1.0] if abs(axis[2]) < 0.9 else [1.0, 0.0, 0.0])
@@ -174,19 +174,19 @@ def cylinder(
     corners = [np.stack(t, 1) for t in ((a, b, c), (a, c, d), (start_ring, b, a), (end_ring, d, c))]
     flat = np.broadcast_to(axis, a.shape)
     normals = [np.stack(t, 1) for t in ((na, nb, nb), (na, nb, na), (-flat, -flat, -flat), (flat, flat, flat))]
-    colours = np.full(4 * sides, colour, np.int16)
-    colours[2 * sides :] = colour if cap is None else cap
-    return Mesh(np.concatenate(corners).astype(np.float32), np.concatenate(normals).astype(np.float32), colours)
+    colors = np.full(4 * sides, color, np.int16)
+    colors[2 * sides :] = color if cap is None else cap
+    return Mesh(np.concatenate(corners).astype(np.float32), np.concatenate(normals).astype(np.float32), colors)
 
 
-def ellipsoid(centre: Sequence[float], radii: Sequence[float], colour: int, rows: int = 6, sides: int = 10) -> Mesh:
+def ellipsoid(center: Sequence[float], radii: Sequence[float], color: int, rows: int = 6, sides: int = 10) -> Mesh:
     """A round lump."""
     polar = np.linspace(0, np.pi, rows + 1)[:, None]
     angle = np.linspace(0, 2 * np.pi, sides + 1)[None]
     ball = np.stack([np.sin(polar) * np.cos(angle), np.sin(polar) * np.sin(angle), np.cos(polar) + 0 * angle], -1)
     normal = ball / np.asarray(radii)
     normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
-    place = np.asarray(centre) + ball * np.asarray(radii)
+    place = np.asarray(center) + ball * np.asarray(radii)
 
     def quads(grid: np.ndarray) -> np.ndarray:
         a, b, c, d = grid[:-1, :-1], grid[1:, :-1], grid[1:, 1:], grid[:-1, 1:]
@@ -196,4 +196,4 @@ def ellipsoid(centre: Sequence[float], radii: Sequence[float], colour: int, rows
     corners, normals = quads(place), quads(normal)
     keep = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) > 1e-9
     corners, normals = corners[keep].astype(np.float32), normals[keep].astype(np.float32)
-    return Mesh(corners, normals, np.full(len(corners), colour, np.int16))
+    return Mesh(corners, normals, np.full(len(corners), color, np.int16))

@@ -1,4 +1,4 @@
-"""Plain colours of small parts, and the materials that light knows."""
+"""Plain colors of small parts, and the materials that light knows."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = [
     'PAINT',
     'RIM',
     'TRIM',
-    'TYRE',
+    'TIRE',
     'Swatches',
 ]
 
-# indices of plain colours; more are added by `Swatches.add`
-TYRE, RIM, TRIM, DARK, BODY = range(5)
+# indices of plain colors; more are added by `Swatches.add`
+TIRE, RIM, TRIM, DARK, BODY = range(5)
 
 # materials
 MATT, PAINT, METALLIC, GLASS, CHROME, LAMP = range(6)
@@ -35,7 +35,7 @@ class _Material(NamedTuple):
     Attributes:
         facing: share of light that is mirrored when seen from straight ahead.
         diffuse: weight of scattered light.
-        flakes: weight of the wide, coloured gloss of metallic paint.
+        flakes: weight of the wide, colored gloss of metallic paint.
         clarity: sharpness of the mirror image, 0..1.
     """
 
@@ -57,10 +57,10 @@ MATERIALS = (
 
 
 class Swatches:
-    """The plain colours of one vehicle."""
+    """The plain colors of one vehicle."""
 
     def __init__(self) -> None:
-        self._colours: list[tuple[int, int, int, int]] = [
+        self._colors: list[tuple[int, int, int, int]] = [
             (24, 24, 25, MATT),
             (150, 152, 154, CHROME),
             (28, 28, 30, MATT),
@@ -69,13 +69,13 @@ class Swatches:
         ]
 
     def add(self, rgb: tuple[int, int, int], material: int = MATT) -> int:
-        """Index of a new colour."""
-        self._colours.append((*rgb, material))
-        return len(self._colours) - 1
+        """Index of a new color."""
+        self._colors.append((*rgb, material))
+        return len(self._colors) - 1
 
     def set(self, index: int, rgb: tuple[int, int, int], material: int) -> None:
-        self._colours[index] = (*rgb, material)
+        self._colors[index] = (*rgb, material)
 
     def as_array(self) -> np.ndarray:
         """`(N, 4)` uint8: red, green, blue, material."""
-        return np.array(self._colours, np.uint8)
+        return np.array(self._colors, np.uint8)

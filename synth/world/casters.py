@@ -15,12 +15,12 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from .fields import random_field
 
-__all__ = ['CASTERS', 'Caster', 'draw_caster']
+__all__ = ['CASTERS', 'Caster', 'sample_shadow_pattern']
 
 #: kind -> share
 CASTERS = {'leaves': 0.34, 'palms': 0.26, 'branches': 0.14, 'bars': 0.14, 'poles': 0.12}
 _SIZE = 512  # texels of a side
-_TILE = 16.0  # metres of a side
+_TILE = 16.0  # meters of a side
 _PALETTE = 12  # patterns of each kind
 
 
@@ -31,12 +31,12 @@ class Caster:
     Attributes:
         kind: a key of `CASTERS`.
         tile: `(S, S)` uint8, sun that is left, 255 for all; repeats. Rows along y of the place. Or None.
-        offset: `(x, y)` metres of the tile's corner in coordinates of the place.
-        scale: texels a metre.
-        height: of the pattern above the ground, metres.
+        offset: `(x, y)` meters of the tile's corner in coordinates of the place.
+        scale: texels a meter.
+        height: of the pattern above the ground, meters.
         bars: `(K, 5)`: unit normal x and y, distance of its middle from the origin of the place along it, half width,
-            softness; metres. Level bars at the same height that have no end.
-        poles: `(K, 4)`: x, y, radius, height; metres.
+            angular_radius; meters. Level bars at the same height that have no end.
+        poles: `(K, 4)`: x, y, radius, height; meters.
     """
 
     kind: str
@@ -51,7 +51,7 @@ class Caster:
         """Share of the sun that reaches points.
 
         Args:
-            points: `(3, N)` metres in coordinates of the scene.
+            points: `(3, N)` meters in coordinates of the scene.
             sun: `(3,)` unit vector towards it in the same.
             spot: `(x, y, heading)` of the scene's origin in coordinates of the place.
 
@@ -85,7 +85,7 @@ class Caster:
         return left
 
 
-def draw_caster(
+def sample_shadow_pattern(
     seed: int, sun: np.ndarray, spot: tuple[float, float, float], rng: np.random.Generator, kind: str | None = None
 ) -> Caster:
     """A caster whose shadow falls on a spot, or near it.
@@ -116,8 +116,8 @@ def draw_caster(
         around = rng.uniform(-np.pi, np.pi)
         offset = middle - crown[:2] / scale + reach * np.array([np.cos(around), np.sin(around)])
         if kind == 'palms':  # their trunks
-            foot = offset + crowns[:, :2] / scale
-            poles = np.column_stack([foot, rng.uniform(0.09, 0.2, len(foot)), np.full(len(foot), height)])
+            feet = offset + crowns[:, :2] / scale
+            poles = np.column_stack([feet, rng.uniform(0.09, 0.2, len(feet)), np.full(len(feet), height)])
     elif kind == 'bars':
         turn = rng.uniform(0, np.pi)
         normal = np.array([np.cos(turn), np.sin(turn)])
@@ -184,8 +184,8 @@ def _leaves(rng: np.random.Generator, crowns: np.ndarray) -> np.ndarray:
         inside = np.maximum(inside, np.clip((1 - away + 0.22 * edge) * 9, 0, 1))
     gaps = random_field(rng, _SIZE, rng.uniform(10, 40), rng.uniform(2.5, 7), 0.6)
     rim = random_field(rng, _SIZE, 100, 30, 1.0)
-    open_ = np.clip((gaps + 0.4 * rim - rng.uniform(0.5, 1.3)) * rng.uniform(1.5, 5) + 0.5, 0, 1)
-    return inside * (1 - open_)
+    gaps_open = np.clip((gaps + 0.4 * rim - rng.uniform(0.5, 1.3)) * rng.uniform(1.5, 5) + 0.5, 0, 1)
+    return inside * (1 - gaps_open)
 
 
 class _Repeating:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..render.image import Wall
-from .flights import Flight, draw_flight
+from .flights import Flight, sample_flight
 
-__all__ = ['Caster', 'Clip', 'draw_clip']
+__all__ = ['Caster', 'Clip', 'sample_clip']
 
 #: how many different ones there are of each kind
 _KINDS = {'palm': 8, 'tree': 8, 'pole': 4}
@@ -22,7 +22,7 @@ class Caster:
     Attributes:
         kind: `'tree'`, `'palm'` or `'pole'`.
         index: which one of these.
-        x, y, turn: where it stands and how it is turned, in coordinates of the place, metres and radians.
+        x, y, turn: where it stands and how it is turned, in coordinates of the place, meters and radians.
     """
 
     kind: str
@@ -40,7 +40,7 @@ class Clip:
         flight: place, weather and camera; its pitch is that of the camera's axis.
         casters: that stand in the place.
         wall: in coordinates of the place, or None.
-        azimuth: of the camera's upper edge, radians against the clock from the place's x axis.
+        azimuth: of the camera's upper edge, radians counterclockwise from the place's x axis.
     """
 
     flight: Flight
@@ -49,10 +49,10 @@ class Clip:
     azimuth: float
 
 
-def draw_clip(seed: int, number: int, strength: float = 1.0) -> Clip:
+def sample_clip(seed: int, number: int, strength: float = 1.0) -> Clip:
     """The place of a flight in which vehicles turn; the same arguments give the same one."""
     rng = np.random.default_rng([seed, number, 35])
-    flight = draw_flight(seed, number, strength)
+    flight = sample_flight(seed, number, strength)
     kind = str(rng.choice(['roundabout', 'bend', 'junction'], p=[0.6, 0.17, 0.23]))
     radius = {'roundabout': rng.uniform(9, 19), 'bend': rng.uniform(28, 60), 'junction': 0.0}[kind]
     lanes = int(rng.integers(1, 3))
@@ -64,7 +64,7 @@ def draw_clip(seed: int, number: int, strength: float = 1.0) -> Clip:
 
 
 def _on_road(flight: Flight, x: float, y: float, free: float) -> bool:
-    """Whether a point is on the road or nearer to it than `free` metres."""
+    """Whether a point is on the road or nearer to it than `free` meters."""
     place = flight.place
     edge = place.lane * place.lanes
     if place.radius:

@@ -10,9 +10,9 @@ from timm_dpa.train.data.sensor import Sensor, draw_sensor
 
 from ..render.shading import LINEAR, Light
 from .ground import PLACES, Place
-from .skies import draw_sky
+from .skies import sample_sky
 
-__all__ = ['Flight', 'draw_flight']
+__all__ = ['Flight', 'sample_flight']
 
 _WEATHER = {'clear': 0.45, 'hazy': 0.22, 'broken': 0.13, 'overcast': 0.20}
 
@@ -23,7 +23,7 @@ class Flight:
 
     Attributes:
         number: of the camera, from 1.
-        height: above the ground, metres.
+        height: above the ground, meters.
         pitch: of the lines of sight below the horizon, degrees.
         lens: angle from the axis of the camera to the corner of its picture, degrees.
         weather: a key of `_WEATHER`.
@@ -48,7 +48,7 @@ class Flight:
     sensor: Sensor
 
 
-def draw_flight(seed: int, number: int, strength: float = 1.0) -> Flight:
+def sample_flight(seed: int, number: int, strength: float = 1.0) -> Flight:
     """The flight of that number; the same arguments give the same flight."""
     rng = np.random.default_rng([seed, number, 22])
     weather = str(rng.choice(list(_WEATHER), p=list(_WEATHER.values())))
@@ -63,14 +63,14 @@ def draw_flight(seed: int, number: int, strength: float = 1.0) -> Flight:
         weather=weather,
         sun_height=sun_height,
         scale=float(rng.uniform()),
-        place=_draw_place(rng, number, low),
-        light=_draw_light(rng, weather, np.deg2rad(sun_height)),
+        place=_sample_place(rng, number, low),
+        light=_sample_light(rng, weather, np.deg2rad(sun_height)),
         exposure=float(np.exp(rng.normal(0.08, 0.16))),
         sensor=draw_sensor(rng, strength),
     )
 
 
-def _draw_place(rng: np.random.Generator, number: int, low: bool) -> Place:
+def _sample_place(rng: np.random.Generator, number: int, low: bool) -> Place:
     kind = (
         PLACES[number % len(PLACES)]
         if rng.uniform() < 0.5
@@ -99,7 +99,7 @@ def _draw_place(rng: np.random.Generator, number: int, low: bool) -> Place:
     )
 
 
-def _draw_light(rng: np.random.Generator, weather: str, height: float) -> Light:
+def _sample_light(rng: np.random.Generator, weather: str, height: float) -> Light:
     azimuth = rng.uniform(0, 2 * np.pi)
     sun = np.array([np.cos(height) * np.cos(azimuth), np.cos(height) * np.sin(azimuth), np.sin(height)])
     share = {
@@ -124,6 +124,6 @@ def _draw_light(rng: np.random.Generator, weather: str, height: float) -> Light:
     return Light(
         *(v.astype(np.float32) for v in (sun, sunlight, zenith, horizon)),
         ground=np.full(3, around, np.float32),
-        softness=float({'clear': 0.012, 'hazy': 0.04, 'broken': 0.03, 'overcast': 0.1}[weather]),
-        surroundings=draw_sky(rng, weather, sun, zenith, horizon),
+        angular_radius=float({'clear': 0.012, 'hazy': 0.04, 'broken': 0.03, 'overcast': 0.1}[weather]),
+        surroundings=sample_sky(rng, weather, sun, zenith, horizon),
     )

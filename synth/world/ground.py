@@ -1,6 +1,6 @@
 """Ground: a place seen from above, drawn anew for the piece that an image shows.
 
-Coordinates of the place in metres: roads run along x. A place is an endless pattern, so that any point of it can be
+Coordinates of the place in meters: roads run along x. A place is an endless pattern, so that any point of it can be
 looked at.
 """
 
@@ -27,12 +27,12 @@ class Place:
         kind: one of `PLACES`, or of `TRACK_PLACES`.
         base: sRGB of the surface.
         beside: sRGB of what lies beside the road.
-        lane: width of lanes or bays in metres.
+        lane: width of lanes or bays in meters.
         lanes: to each side of the middle line.
         paint: brightness of markings, 0..1.
         rough: strength of patches and stains.
         seed: of its pattern.
-        radius: of the middle of the road in metres, where it is a ring around the origin.
+        radius: of the middle of the road in meters, where it is a ring around the origin.
     """
 
     kind: str
@@ -52,33 +52,33 @@ class Place:
 
 
 class _Pen:
-    """Draws in metres of a place on the image of a patch."""
+    """Draws in meters of a place on the image of a patch."""
 
     def __init__(self, image: Image.Image, low: np.ndarray, texel: float) -> None:
         self._pen, self._size, self._low, self._texel = ImageDraw.Draw(image), image.size, low, texel
 
-    def rectangle(self, x0: float, y0: float, x1: float, y1: float, colour: tuple[int, ...]) -> None:
+    def rectangle(self, x0: float, y0: float, x1: float, y1: float, color: tuple[int, ...]) -> None:
         a, b = (np.array([x0, y0]) - self._low) / self._texel, (np.array([x1, y1]) - self._low) / self._texel
         if a[0] <= self._size[0] and b[0] >= 0 and a[1] <= self._size[1] and b[1] >= 0:
-            self._pen.rectangle((a[0], a[1], max(a[0], b[0] - 1), max(a[1], b[1] - 1)), fill=colour)
+            self._pen.rectangle((a[0], a[1], max(a[0], b[0] - 1), max(a[1], b[1] - 1)), fill=color)
 
-    def disc(self, x: float, y: float, radius: float, colour: tuple[int, ...]) -> None:
+    def disc(self, x: float, y: float, radius: float, color: tuple[int, ...]) -> None:
         (a, b), r = (np.array([x, y]) - self._low) / self._texel, radius / self._texel
-        self._pen.ellipse((a - r, b - r, a + r, b + r), fill=colour)
+        self._pen.ellipse((a - r, b - r, a + r, b + r), fill=color)
 
-    def polygon(self, points: np.ndarray, colour: tuple[int, ...]) -> None:
+    def polygon(self, points: np.ndarray, color: tuple[int, ...]) -> None:
         """`(N, 2)` corners."""
         flat = (points - self._low) / self._texel
         if (flat.min(0) <= self._size).all() and (flat.max(0) >= 0).all():
-            self._pen.polygon([tuple(p) for p in flat], fill=colour)
+            self._pen.polygon([tuple(p) for p in flat], fill=color)
 
-    def blot(self, x: float, y: float, rx: float, ry: float, colour: tuple[int, ...], *, round_: bool) -> None:
+    def blot(self, x: float, y: float, rx: float, ry: float, color: tuple[int, ...], *, round_: bool) -> None:
         """A stain: an ellipse, or a repair three times as long as it is wide."""
         (x, y), rx, ry = (np.array([x, y]) - self._low) / self._texel, rx / self._texel, ry / self._texel
         if round_:
-            self._pen.ellipse((x - rx, y - ry, x + rx, y + ry), fill=colour)
+            self._pen.ellipse((x - rx, y - ry, x + rx, y + ry), fill=color)
         else:
-            self._pen.rectangle((x - 3 * rx, y - ry, x + 3 * rx, y + ry), fill=colour)
+            self._pen.rectangle((x - 3 * rx, y - ry, x + 3 * rx, y + ry), fill=color)
 
 
 def draw_patch(
@@ -88,8 +88,8 @@ def draw_patch(
 
     Args:
         place: what to draw.
-        low, high: `(2,)` metres in coordinates of the place.
-        texel: metres.
+        low, high: `(2,)` meters in coordinates of the place.
+        texel: meters.
         rng: for what differs between two visits: grain, and stains unless `steady`.
         steady: stains and the unevenness of the surface belong to the place.
 
@@ -112,7 +112,7 @@ def draw_patch(
     loose = (drawn == np.array(place.beside, np.uint8)).all(-1) if place.kind != 'gravel' else np.float32(1)
     strength = np.exp(own.normal(0, 0.4, 4))
     pixels *= (1 + (0.07 * (1 + place.rough) * strength[0] + 0.16 * strength[1] * loose) * fine)[..., None]
-    for size, amount in ((2.5, 0.10 * strength[2]), (0.35, 0.06 * strength[3]), (0.12, 0.05 * strength[1])):  # metres
+    for size, amount in ((2.5, 0.10 * strength[2]), (0.35, 0.06 * strength[3]), (0.12, 0.05 * strength[1])):  # meters
         if size < 1.5 * texel:
             continue
         if steady:
@@ -140,7 +140,7 @@ def _lasting_stains(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) 
 
 
 def _lasting_cloud(seed: int, low: np.ndarray, texel: float, shape: tuple[int, int], size: float) -> np.ndarray:
-    """`(H, W)` float32 of mean 0 and deviation below 1 that belongs to the place, over lengths of `size` metres."""
+    """`(H, W)` float32 of mean 0 and deviation below 1 that belongs to the place, over lengths of `size` meters."""
     parts = []
     for axis, count in ((1, shape[0]), (0, shape[1])):
         where = (low[axis] + (np.arange(count) + 0.5) * texel) / size
@@ -160,7 +160,7 @@ def _lasting_cloud(seed: int, low: np.ndarray, texel: float, shape: tuple[int, i
 def _wear(
     place: Place, pen: ImageDraw.ImageDraw, low: np.ndarray, high: np.ndarray, texel: float, rng: np.random.Generator
 ) -> None:
-    """Oil, repairs, joints, cracks, tracks of tyres, and markings wherever they are."""
+    """Oil, repairs, joints, cracks, tracks of tires, and markings wherever they are."""
     size = (high - low) / texel
     base = np.array(place.base)
 
@@ -170,13 +170,13 @@ def _wear(
     def anywhere() -> np.ndarray:
         return rng.uniform(-0.1, 1.1, 2) * size
 
-    def across(width: float, colour: tuple[int, ...], shift: float = 0.0, points: int = 2) -> None:
-        """A line through the whole patch; `shift` is how far it strays, in metres a step."""
+    def across(width: float, color: tuple[int, ...], shift: float = 0.0, points: int = 2) -> None:
+        """A line through the whole patch; `shift` is how far it strays, in meters a step."""
         angle, reach = rng.uniform(0, 2 * np.pi), float(np.hypot(*size))
         way = np.array([np.cos(angle), np.sin(angle)])
         place_ = anywhere() + np.linspace(-reach, reach, points)[:, None] * way
         place_ = place_ + rng.normal(0, 1, (points, 2)).cumsum(axis=0) * (shift / texel)
-        pen.line([tuple(p) for p in place_.tolist()], fill=colour, width=max(1, round(width / texel)))
+        pen.line([tuple(p) for p in place_.tolist()], fill=color, width=max(1, round(width / texel)))
 
     for _ in range(int(rng.integers(0, 5))):
         (x, y), r = anywhere(), rng.uniform(0.08, 0.6, 2) / texel
@@ -188,7 +188,7 @@ def _wear(
         (0.3 + 0.3 * place.rough, 0.03, 0.55, 0.08, 60),  # a crack
         (0.3 * place.rough, 0.05, 0.5, 0.03, 20),  # filled with tar
         (0.25, 0.025, 0.7, 0.0, 2),  # a joint
-        (0.2, 0.2, 0.8, 0.0, 2),  # of a tyre
+        (0.2, 0.2, 0.8, 0.0, 2),  # of a tire
     ):
         while rng.uniform() < chance:
             across(width, tone(share * rng.uniform(0.85, 1.15)), shift, points)
@@ -217,8 +217,8 @@ def _road(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
     for sign in (-1, 1):
         a, b = sorted((sign * (edge + 0.5), sign * 60))
         pen.rectangle(low[0], a, high[0], b, place.beside)
-        kerb = sorted((sign * (edge + 0.35), sign * (edge + 0.55)))
-        pen.rectangle(low[0], kerb[0], high[0], kerb[1], _mix(place.base, (176, 174, 168), 0.7))
+        curb = sorted((sign * (edge + 0.35), sign * (edge + 0.55)))
+        pen.rectangle(low[0], curb[0], high[0], curb[1], _mix(place.base, (176, 174, 168), 0.7))
         pen.rectangle(low[0], sign * edge - 0.07, high[0], sign * edge + 0.07, white)
     for lane in range(-place.lanes, place.lanes):  # where wheels run
         for wheel in (0.32, 0.68):
@@ -284,8 +284,8 @@ def _street(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
         pen.rectangle(low[0], a, high[0], b, slab)
         for x in _steps(low[0], high[0], 0.6):
             pen.rectangle(x, a, x + 0.03, b, _mix(slab, (80, 80, 80), 0.35))
-        kerb = sorted((sign * edge, sign * (edge + 0.15)))
-        pen.rectangle(low[0], kerb[0], high[0], kerb[1], (172, 170, 166))
+        curb = sorted((sign * edge, sign * (edge + 0.15)))
+        pen.rectangle(low[0], curb[0], high[0], curb[1], (172, 170, 166))
         a, b = sorted((sign * (edge + 2.2), sign * 60))
         pen.rectangle(low[0], a, high[0], b, place.beside)
 
@@ -304,13 +304,13 @@ def _junction(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> Non
     stone = _mix(place.base, (176, 174, 168), 0.7)
     for sx in (-1, 1):
         for sy in (-1, 1):
-            for inset, colour in ((0.0, stone), (0.2, place.beside)):
+            for inset, color in ((0.0, stone), (0.2, place.beside)):
                 near, radius = edge + inset, corner
                 x, y = sorted((sx * near, sx * 80)), sorted((sy * (near + radius), sy * 80))
-                pen.rectangle(x[0], y[0], x[1], y[1], colour)
+                pen.rectangle(x[0], y[0], x[1], y[1], color)
                 x, y = sorted((sx * (near + radius), sx * 80)), sorted((sy * near, sy * 80))
-                pen.rectangle(x[0], y[0], x[1], y[1], colour)
-                pen.disc(sx * (near + radius), sy * (near + radius), radius, colour)
+                pen.rectangle(x[0], y[0], x[1], y[1], color)
+                pen.disc(sx * (near + radius), sy * (near + radius), radius, color)
     stop = edge + 3
     for line in range(-place.lanes + 1, place.lanes):
         for sign in (-1, 1):
@@ -338,9 +338,9 @@ def _ring(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
     for arm in range(arms):
         angle = 2 * np.pi * arm / arms + place.seed
         ahead, side = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
-        for wide, colour in ((place.lane + 0.35, stone), (place.lane, place.base)):
+        for wide, color in ((place.lane + 0.35, stone), (place.lane, place.base)):
             ends = ((outer - 1, wide + 2.5), (outer + 3.5, wide), (90, wide), (90, -wide), (outer + 3.5, -wide))
-            pen.polygon(np.array([ahead * a + side * b for a, b in (*ends, (outer - 1, -wide - 2.5))]), colour)
+            pen.polygon(np.array([ahead * a + side * b for a, b in (*ends, (outer - 1, -wide - 2.5))]), color)
         pen.polygon(
             np.array([ahead * a + side * b for a, b in ((outer + 1.2, 1.1), (outer + 9, 0), (outer + 1.2, -1.1))]),
             stone,

@@ -8,9 +8,9 @@ import numpy as np
 
 from .ground import Place
 
-__all__ = ['Path', 'draw_path']
+__all__ = ['Path', 'sample_path']
 
-_STEP, _BEYOND = 0.1, 40.0  # metres: between two points, and how far a way is known before and after
+_STEP, _BEYOND = 0.1, 40.0  # meters: between two points, and how far a way is known before and after
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Path:
     """A way on the ground.
 
     Attributes:
-        points: `(P, 3)` x, y in metres and course in radians against the clock, every 0.1 m; courses are continuous.
-        length: metres that are driven; points reach 40 m beyond both ends.
-        beside: metres to the left at which others drive the same way; 0 where there is one lane.
+        points: `(P, 3)` x, y in meters and course in radians counterclockwise, every 0.1 m; courses are continuous.
+        length: meters that are driven; points reach 40 m beyond both ends.
+        beside: meters to the left at which others drive the same way; 0 where there is one lane.
     """
 
     points: np.ndarray
@@ -28,13 +28,13 @@ class Path:
     beside: float
 
     def at(self, reach: np.ndarray) -> np.ndarray:
-        """`(N, 3)` x, y and course at `(N,)` metres from the start."""
+        """`(N, 3)` x, y and course at `(N,)` meters from the start."""
         where = (np.asarray(reach) + _BEYOND) / _STEP
         index = np.arange(len(self.points))
         return np.stack([np.interp(where, index, self.points[:, i]) for i in range(3)], 1)
 
 
-def draw_path(place: Place, rng: np.random.Generator) -> Path:
+def sample_path(place: Place, rng: np.random.Generator) -> Path:
     """A way through a place of one of the kinds where vehicles turn; traffic keeps to the right."""
     if place.radius:
         return _around(place, rng)
@@ -85,7 +85,7 @@ def _through(place: Place, rng: np.random.Generator) -> Path:
     bent = abs(turn) * radius
     length = before + bent + behind
     s = np.arange(0, length + 2 * _BEYOND + _STEP, _STEP) - _BEYOND
-    soft = 1.5  # metres in which the steering wheel is turned
+    soft = 1.5  # meters in which the steering wheel is turned
     inside = 1 / (1 + np.exp(-(s - before) / soft * 2)) - 1 / (1 + np.exp(-(s - before - bent) / soft * 2))
     points = _integrated(inside * np.sign(turn) / radius)
     apex = points[np.searchsorted(s, before + bent / 2)]

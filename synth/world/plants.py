@@ -12,13 +12,13 @@ __all__ = ['make_palm', 'make_post']
 
 
 def _joined(*meshes: Mesh) -> Mesh:
-    return Mesh(*(np.concatenate([getattr(mesh, n) for mesh in meshes]) for n in ('corners', 'normals', 'colours')))
+    return Mesh(*(np.concatenate([getattr(mesh, n) for mesh in meshes]) for n in ('corners', 'normals', 'colors')))
 
 
-def _plain(mesh: Mesh, colours: np.ndarray) -> Solid:
-    """A matt solid; `colours` `(N, 3)` sRGB are what the mesh's numbers stand for."""
-    texels = np.column_stack([np.clip(colours, 4, 240), np.full(len(colours), MATT)]).astype(np.uint8)
-    places = (mesh.colours[:, None, None] * np.array([1, 0]) + 0.5).astype(np.float32) + np.zeros((1, 3, 1), np.float32)
+def _plain(mesh: Mesh, colors: np.ndarray) -> Solid:
+    """A matt solid; `colors` `(N, 3)` sRGB are what the mesh's numbers stand for."""
+    texels = np.column_stack([np.clip(colors, 4, 240), np.full(len(colors), MATT)]).astype(np.uint8)
+    places = (mesh.colors[:, None, None] * np.array([1, 0]) + 0.5).astype(np.float32) + np.zeros((1, 3, 1), np.float32)
     return make_solid(mesh, texels, places, len(texels), rays=0)
 
 
@@ -66,5 +66,5 @@ def make_post(rng: np.random.Generator) -> Solid:
     for sign in (1, -1)[: int(rng.integers(1, 3))]:
         parts.append(cylinder((0, 0, height - 0.1), (sign * 1.7, 0, height + 0.15), radius * 0.7, 0, 6))
         parts.append(cylinder((sign * 1.3, 0, height + 0.1), (sign * 2.1, 0, height + 0.2), 0.14, 1, 6))
-    grey = rng.uniform(60, 160)
-    return _plain(_joined(*parts), np.array([[grey] * 3, [190] * 3]))
+    gray = rng.uniform(60, 160)
+    return _plain(_joined(*parts), np.array([[gray] * 3, [190] * 3]))

@@ -9,9 +9,9 @@ import numpy as np
 from ..render.tracing import Solid
 from .flights import Flight
 
-__all__ = ['Pose', 'draw_pose']
+__all__ = ['Pose', 'sample_pose']
 
-_LEAST = 8.0  # metres of height
+_LEAST = 8.0  # meters of height
 _WIDEST = np.deg2rad(72)  # from a camera's axis to anything that its picture shows
 
 
@@ -19,7 +19,7 @@ class Pose(NamedTuple):
     """Arguments of `camera.aim`.
 
     Attributes:
-        height: metres.
+        height: meters.
         pitch, azimuth: of the line of sight, radians.
         aside: angles, radians, by which the camera's axis points past the vehicle, to the left and down.
     """
@@ -30,7 +30,7 @@ class Pose(NamedTuple):
     aside: tuple[float, float]
 
 
-def draw_pose(flight: Flight, vehicle: Solid, rng: np.random.Generator) -> Pose:
+def sample_pose(flight: Flight, vehicle: Solid, rng: np.random.Generator) -> Pose:
     """One of a flight's views of a vehicle.
 
     Views from low down are along roads: of the rear, less often of the front.
@@ -43,7 +43,7 @@ def draw_pose(flight: Flight, vehicle: Solid, rng: np.random.Generator) -> Pose:
     pitch = float(np.deg2rad(np.clip(flight.pitch + rng.normal(0, 4 if flight.pitch > 40 else 2.5), 15, 89.9)))
     height = flight.height * np.exp(rng.normal(0, 0.08))
     # never so near that a part of it lies beside or above the camera
-    height = max(height, _LEAST, 3 + float(vehicle.high[2]), 2.1 * vehicle.foot[0] * np.sin(pitch))
+    height = max(height, _LEAST, 3 + float(vehicle.high[2]), 2.1 * vehicle.footprint[0] * np.sin(pitch))
     height = float(min(height, 120))
     azimuth = float(rng.uniform(-np.pi, np.pi))
     along, spread = rng.uniform(), rng.normal(0, 0.28)
@@ -51,7 +51,7 @@ def draw_pose(flight: Flight, vehicle: Solid, rng: np.random.Generator) -> Pose:
         azimuth = float(spread if along < 0.6 else spread + np.pi)
         azimuth = (azimuth + np.pi) % (2 * np.pi) - np.pi
     distance = height / np.sin(pitch)
-    room = _WIDEST - np.arctan2(1.15 * np.hypot(*vehicle.foot), max(0.5, distance - float(vehicle.high[2])))
+    room = _WIDEST - np.arctan2(1.15 * np.hypot(*vehicle.footprint), max(0.5, distance - float(vehicle.high[2])))
     off = min(np.deg2rad(flight.lens) * np.sqrt(rng.uniform()), max(0.0, float(room)))
     around = rng.uniform(-np.pi, np.pi)
     return Pose(

@@ -12,33 +12,33 @@ import numpy as np
 from ..render.camera import View, aim
 from ..render.image import Setting, Wall, past_wall, render
 from ..render.tracing import Scene, Solid, build_solid, make_solid
-from ..vehicles.catalog import draw_identity, draw_model
+from ..vehicles.catalog import sample_identity, sample_model
 from ..vehicles.shapes import Mesh, cylinder
 from ..vehicles.swatches import MATT
-from .casters import draw_caster
+from .casters import sample_shadow_pattern
 from .flights import Flight
-from .poses import draw_pose
+from .poses import sample_pose
 
-__all__ = ['Photo', 'Shot', 'Studio', 'expose', 'take_photo']
+__all__ = ['Rendering', 'Shot', 'AssetCache', 'render_shot', 'render_still']
 
-_NEIGHBOURS = 48  # vehicles that stand beside others: enough to say nothing about whom they stand beside
+_NEIGHBORS = 48  # vehicles that stand beside others: enough to say nothing about whom they stand beside
 _TREES = 8
 _CAST = 0.33  # share of the sunny images with a pattern of shadow
 
 
 @dataclass(frozen=True)
-class Photo:
+class Rendering:
     """A clean render and what is known about it.
 
     Attributes:
         pixels: `(H, W, 3)` uint8.
         box: the vehicle's box in pixels, left, top, right, bottom, cut to the crop.
-        height: of the camera, metres.
+        height: of the camera, meters.
         pitch: of the line of sight below the horizon, degrees.
-        heading: of the vehicle, degrees against the clock from the camera's direction, -180..180.
+        heading: of the vehicle, degrees counterclockwise from the camera's direction, -180..180.
         visible: share of the vehicle's picture that is in the crop and not hidden.
         hidden_by: names of what stands before it or shades it, or 'crop'.
-        neighbours: how many vehicles stand near it.
+        neighbors: how many vehicles stand near it.
     """
 
     pixels: np.ndarray
@@ -48,12 +48,12 @@ class Photo:
     heading: float
     visible: float
     hidden_by: tuple[str, ...]
-    neighbours: int
+    neighbors: int
 
 
 @dataclass(frozen=True)
 class Shot:
-    """What a photo is taken of and from where, in the coordinates of its vehicle.
+    """What a rendering is taken of and from where, in the coordinates of its vehicle.
 
     Attributes:
         view: camera and crop.
@@ -61,9 +61,9 @@ class Shot:
         others: what stands around.
         names: what each of `others` is called where it hides the vehicle.
         pitch: of the line of sight below the horizon, degrees.
-        heading: of the vehicle, degrees against the clock from the camera's direction.
+        heading: of the vehicle, degrees counterclockwise from the camera's direction.
         hidden_by: what hides it by design.
-        neighbours: vehicles among `others`.
+        neighbors: vehicles among `others`.
         casts: whether shadows of `others` and of the wall are to be looked for; else `hidden_by` knows them.
     """
 
@@ -74,25 +74,25 @@ class Shot:
     pitch: float = 90.0
     heading: float = 0.0
     hidden_by: tuple[str, ...] = ()
-    neighbours: int = 0
+    neighbors: int = 0
     casts: bool = False
 
 
-class Studio:
+class AssetCache:
     """Builds solids once and keeps the ones that come again."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self._neighbours: OrderedDict[int, Solid] = OrderedDict()
+        self._neighbors: OrderedDict[int, Solid] = OrderedDict()
         self._kept: dict[tuple[str, int], Solid] = {}
 
-    def neighbour(self, index: int) -> Solid:
+    def neighbor(self, index: int) -> Solid:
         """A vehicle from the same population as all others, which is none of them."""
-        if index not in self._neighbours:
+        if index not in self._neighbors:
             number = 10_000_000 + index
-            identity = draw_identity(self.seed, number, draw_model(self.seed, number), 0)
-            self._neighbours[index] = build_solid(identity)[0]
-        return self._neighbours[index]
+            identity = sample_identity(self.seed, number, sample_model(self.seed, number), 0)
+            self._neighbors[index] = build_solid(identity)[0]
+        return self._neighbors[index]
 
     def tree(self, index: int) -> Solid:
         return self.kept('tree', index, lambda: _tree(np.random.default_rng([self.seed, index, 24])))
@@ -105,13 +105,13 @@ class Studio:
         return self._kept[key]
 
 
-def take_photo(
-    studio: Studio, solo: Scene, flight: Flight, size: int, rng: np.random.Generator, *, clean: bool = False
-) -> Photo:
+def render_still(
+    assets: AssetCache, solo: Scene, flight: Flight, size: int, rng: np.random.Generator, *, clean: bool = False
+) -> Rendering:
     """Place the vehicle in the flight's world and render it.
 
     Args:
-        studio: neighbours and trees.
+        assets: neighbors and trees.
         solo: the vehicle alone, in its own coordinates.
         flight: place, light and camera.
         size: long side of the crop in pixels.
@@ -119,10 +119,10 @@ def take_photo(
         clean: in the middle of the crop, nothing before it and no deep shadow.
     """
     vehicle = solo.solids[0]
-    spot, beside = _park(flight, vehicle, rng, studio)
+    spot, beside = _park(flight, vehicle, rng, assets)
     if clean:
         beside = []
-    height, pitch, azimuth, aside = draw_pose(flight, vehicle, rng)
+    height, pitch, azimuth, aside = sample_pose(flight, vehicle, rng)
     light = flight.light.turned(-spot[2])
     hidden = (
         'none'
@@ -142,7 +142,7 @@ def take_photo(
         )
         hidden_by.append('crop')
     elif hidden in ('tree', 'leaves'):
-        tree = studio.tree(int(rng.integers(_TREES)))
+        tree = assets.tree(int(rng.integers(_TREES)))
         others.append(
             _before(tree, vehicle, azimuth, pitch, rng) if hidden == 'tree' else _against(tree, vehicle, light.sun, rng)
         )
@@ -178,7 +178,7 @@ def take_photo(
     )
     caster = None
     if not clean and light.sunlight.max() > 0 and rng.uniform() < _CAST:
-        caster = draw_caster(studio.seed, flight.light.sun, spot, rng)
+        caster = sample_shadow_pattern(assets.seed, flight.light.sun, spot, rng)
         left = caster.sun_left(vehicle.corners.reshape(-1, 3).T, light.sun, spot)
         if 'shadow' not in hidden_by and (left < 0.5).mean() > 0.02:
             hidden_by.append('shadow')
@@ -195,12 +195,12 @@ def take_photo(
         pitch=float(np.rad2deg(pitch)),
         heading=float(np.rad2deg(-azimuth)),
         hidden_by=tuple(hidden_by),
-        neighbours=len(beside),
+        neighbors=len(beside),
     )
-    return expose(solo, shot, rng)
+    return render_shot(solo, shot, rng)
 
 
-def expose(solo: Scene, shot: Shot, rng: np.random.Generator) -> Photo:
+def render_shot(solo: Scene, shot: Shot, rng: np.random.Generator) -> Rendering:
     """Render a shot and say what is seen.
 
     Args:
@@ -222,7 +222,7 @@ def expose(solo: Scene, shot: Shot, rng: np.random.Generator) -> Photo:
         hidden_by.append('shadow')
     low = np.clip(flat.min(axis=0), 0, [view.width, view.height])
     high = np.clip(flat.max(axis=0), 0, [view.width, view.height])
-    return Photo(
+    return Rendering(
         pixels,
         (*(float(v) for v in low), *(float(v) for v in high)),
         float(view.eye[2]),
@@ -230,7 +230,7 @@ def expose(solo: Scene, shot: Shot, rng: np.random.Generator) -> Photo:
         float((shot.heading + 180) % 360 - 180),
         visible,
         tuple(hidden_by),
-        shot.neighbours,
+        shot.neighbors,
     )
 
 
@@ -238,7 +238,7 @@ def _shaded(vehicle: Solid, scene: Scene, setting: Setting) -> float:
     """Share of the vehicle's top that lies in the shadow of something else, from 84 rays; 0 where no sun shines."""
     if setting.light.sunlight.max() <= 0:
         return 0.0
-    x, y = np.meshgrid(np.linspace(-0.9, 0.9, 14) * vehicle.foot[0], np.linspace(-0.8, 0.8, 6) * vehicle.foot[1])
+    x, y = np.meshgrid(np.linspace(-0.9, 0.9, 14) * vehicle.footprint[0], np.linspace(-0.8, 0.8, 6) * vehicle.footprint[1])
     top = np.stack([x.ravel(), y.ravel(), np.full(x.size, vehicle.high[2] + 0.02)], 1).astype(np.float32)
     towards = np.broadcast_to(setting.light.sun.astype(np.float32), top.shape)
     lit = scene.sunlit(top, None, np.ascontiguousarray(towards)) * past_wall(setting.wall, top.T, setting.light.sun)
@@ -269,11 +269,11 @@ def _visible(solo: Scene, scene: Scene, view: View) -> tuple[float, set[int]]:
 
 
 def _park(
-    flight: Flight, vehicle: Solid, rng: np.random.Generator, studio: Studio
+    flight: Flight, vehicle: Solid, rng: np.random.Generator, assets: AssetCache
 ) -> tuple[tuple[float, float, float], list[Solid]]:
     """Where the vehicle stands in the place, and the vehicles around it in its own coordinates."""
     place = flight.place
-    half_length, half_width = vehicle.foot
+    half_length, half_width = vehicle.footprint
     x = float(rng.uniform(0, 600))
     # offsets (ahead, to the left) at which another may stand, with a probability; None: as far as sizes ask
     slots: list[tuple[str, float, float]] = []
@@ -281,7 +281,7 @@ def _park(
         lane = int(rng.integers(-place.lanes, place.lanes))
         y = (lane + 0.5) * place.lane + rng.normal(0, 0.2)
         heading = 0.0 if lane < 0 else np.pi
-        if place.kind == 'street' and rng.uniform() < 0.6:  # at the kerb
+        if place.kind == 'street' and rng.uniform() < 0.6:  # at the curb
             y = np.sign(y) * (place.lane - half_width - 0.25)
             slots = [('ahead', 1, 0.55), ('ahead', -1, 0.55)]
         else:
@@ -313,15 +313,15 @@ def _park(
     beside = []
     for kind, value, chance in slots:
         if rng.uniform() < chance:
-            other = studio.neighbour(int(rng.integers(_NEIGHBOURS)))
+            other = assets.neighbor(int(rng.integers(_NEIGHBORS)))
             turn = float(rng.choice([0, np.pi]) if place.kind in ('parking', 'yard', 'gravel') else 0) + rng.normal(
                 0, 0.03
             )
             if kind == 'ahead':
-                away = half_length + other.foot[0] + rng.uniform(0.5, 2.5)
+                away = half_length + other.footprint[0] + rng.uniform(0.5, 2.5)
                 beside.append(other.placed(float(value * away), float(rng.normal(0, 0.15)), turn))
             else:
-                away = max(abs(value), half_width + other.foot[1] + 0.45)
+                away = max(abs(value), half_width + other.footprint[1] + 0.45)
                 along = rng.normal(0, 0.25) if place.kind != 'road' else rng.uniform(-4, 4)
                 beside.append(other.placed(float(along), float(np.sign(value) * away), turn))
     return (x, float(y), float(heading)), _apart(beside)
@@ -340,7 +340,7 @@ def _apart(solids: list[Solid]) -> list[Solid]:
 
 
 def _tree(rng: np.random.Generator) -> Solid:
-    """A crown of leaves around the origin, some metres up."""
+    """A crown of leaves around the origin, some meters up."""
     count = 420
     radius, middle = rng.uniform(1.4, 2.6), rng.uniform(4.0, 6.0)
     way = rng.normal(0, 1, (count, 3))
@@ -358,8 +358,8 @@ def _tree(rng: np.random.Generator) -> Solid:
         corners, np.repeat(normals[:, None], 3, 1).astype(np.float32), rng.integers(0, 16, count).astype(np.int16)
     )
     trunk = cylinder((0, 0, 0), (0, 0, middle), 0.14, 0, 7)
-    mesh = Mesh(*(np.concatenate([getattr(mesh, n), getattr(trunk, n)]) for n in ('corners', 'normals', 'colours')))
-    places = (mesh.colours[:, None, None] * np.array([1, 0]) + 0.5).astype(np.float32) + np.zeros((1, 3, 1), np.float32)
+    mesh = Mesh(*(np.concatenate([getattr(mesh, n), getattr(trunk, n)]) for n in ('corners', 'normals', 'colors')))
+    places = (mesh.colors[:, None, None] * np.array([1, 0]) + 0.5).astype(np.float32) + np.zeros((1, 3, 1), np.float32)
     solid = make_solid(mesh, texels, places, 16, rays=0)
     solid.attributes[:count, :, 3] = np.clip(0.25 + 0.75 * (place[:, 2] - middle + radius) / (2 * radius), 0.2, 1)[
         :, None
@@ -372,7 +372,7 @@ def _before(tree: Solid, vehicle: Solid, azimuth: float, pitch: float, rng: np.r
     middle = (tree.low[2] + tree.high[2]) * 0.6
     radius = (tree.high[0] - tree.low[0]) / 2
     angle = rng.uniform(-np.pi, np.pi)
-    reach = np.array(vehicle.foot) * rng.uniform(0.8, 1.0) + radius * rng.uniform(0.3, 0.75)
+    reach = np.array(vehicle.footprint) * rng.uniform(0.8, 1.0) + radius * rng.uniform(0.3, 0.75)
     x, y = reach[0] * np.cos(angle), reach[1] * np.sin(angle)
     back = middle / np.tan(pitch)
     return tree.placed(float(x - back * np.cos(azimuth)), float(y - back * np.sin(azimuth)), float(rng.uniform(0, 6)))
@@ -381,7 +381,7 @@ def _before(tree: Solid, vehicle: Solid, azimuth: float, pitch: float, rng: np.r
 def _against(tree: Solid, vehicle: Solid, sun: np.ndarray, rng: np.random.Generator) -> Solid:
     """The tree between the sun and the vehicle."""
     middle = (tree.low[2] + tree.high[2]) * 0.6
-    reach = rng.normal(0, 0.7, 2) * vehicle.foot
+    reach = rng.normal(0, 0.7, 2) * vehicle.footprint
     shift = sun[:2] / max(0.2, float(sun[2])) * middle
     return tree.placed(float(reach[0] + shift[0]), float(reach[1] + shift[1]), float(rng.uniform(0, 6)))
 
@@ -392,12 +392,12 @@ def _pole(vehicle: Solid, azimuth: float, rng: np.random.Generator) -> Solid:
     texels = np.array([[*([int(rng.uniform(50, 150))] * 3), MATT]], np.uint8)
     places = np.full((len(mesh.corners), 3, 2), 0.5, np.float32)
     solid = make_solid(mesh, texels, places, 1, rays=0)
-    away = np.hypot(*vehicle.foot) * 0.2 + vehicle.foot[1] + rng.uniform(0.3, 1.2)
-    side = rng.uniform(-0.6, 0.6) * vehicle.foot[0]
+    away = np.hypot(*vehicle.footprint) * 0.2 + vehicle.footprint[1] + rng.uniform(0.3, 1.2)
+    side = rng.uniform(-0.6, 0.6) * vehicle.footprint[0]
     x, y = -away * np.cos(azimuth) - side * np.sin(azimuth), -away * np.sin(azimuth) + side * np.cos(azimuth)
     # not inside of the vehicle
-    if abs(x) < vehicle.foot[0] + 0.2 and abs(y) < vehicle.foot[1] + 0.2:
-        y = np.sign(y + 1e-9) * (vehicle.foot[1] + 0.4)
+    if abs(x) < vehicle.footprint[0] + 0.2 and abs(y) < vehicle.footprint[1] + 0.2:
+        y = np.sign(y + 1e-9) * (vehicle.footprint[1] + 0.4)
     return solid.placed(float(x), float(y), float(rng.uniform(0, 6)))
 
 
@@ -405,4 +405,4 @@ def _pole(vehicle: Solid, azimuth: float, rng: np.random.Generator) -> Solid:
 def _pole_mesh(radius: float) -> Mesh:
     post = cylinder((0, 0, 0), (0, 0, 7), radius, 0, 8)
     arm = cylinder((0, 0, 6.9), (1.6, 0, 7.1), radius * 0.7, 0, 6)
-    return Mesh(*(np.concatenate([getattr(post, n), getattr(arm, n)]) for n in ('corners', 'normals', 'colours')))
+    return Mesh(*(np.concatenate([getattr(post, n), getattr(arm, n)]) for n in ('corners', 'normals', 'colors')))

@@ -10,14 +10,14 @@ import numpy as np
 
 from .fields import random_field
 
-__all__ = ['REACH', 'SIZE', 'draw_sky']
+__all__ = ['REACH', 'SIZE', 'sample_sky']
 
 SIZE = 384  # texels of a side
 REACH = 1.3  # of the map, from its middle, the zenith; the horizon is at 1
 _FIELD = 256
 
 
-def draw_sky(
+def sample_sky(
     rng: np.random.Generator, weather: str, sun: np.ndarray, zenith: np.ndarray, horizon: np.ndarray
 ) -> np.ndarray:
     """The surroundings of a flight.
@@ -76,7 +76,7 @@ def _clouds(
     edge = 1.3 - 2.2 * cover  # in standard deviations of the field
     thick = np.clip((form + 0.35 * grain - edge) * hard * 0.5, 0, 1)
     thick = thick * thick * (3 - 2 * thick) * veil
-    # towards the sun clouds shine at their edges; their thick middles are grey
+    # towards the sun clouds shine at their edges; their thick middles are gray
     bright = rng.uniform(0.7, 1.4) * (1 + 0.9 * near**6) * (1 - rng.uniform(0.2, 0.6) * thick * thick)
     bright = bright * (1 + 0.18 * grain)
     return sky + thick * (bright - sky)

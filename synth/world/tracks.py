@@ -19,13 +19,13 @@ from ..render.shading import Light
 from ..render.tracing import Scene, Solid
 from .clips import Caster, Clip
 from .flights import Flight
-from .paths import Path, draw_path
+from .paths import Path, sample_path
 from .plants import make_palm, make_post
-from .scenes import Shot, Studio
+from .scenes import Shot, AssetCache
 
-__all__ = ['Frame', 'Track', 'draw_track', 'frame_shot']
+__all__ = ['Frame', 'Track', 'sample_track', 'frame_shot']
 
-_NEIGHBOURS = 48  # of which others are picked
+_NEIGHBORS = 48  # of which others are picked
 _OFF_AXIS = np.deg2rad(32)  # as far from the middle of the picture as a wide lens shows things
 
 
@@ -35,7 +35,7 @@ class Frame:
 
     Attributes:
         time: seconds from the first frame.
-        spot: (x, y, course) of the vehicle in coordinates of the place, metres and radians.
+        spot: (x, y, course) of the vehicle in coordinates of the place, meters and radians.
         eye: `(3,)` the camera, in coordinates of the place.
         azimuth, pitch, roll: of the camera, radians; the roll leans it to its right.
         margin, shift: of the crop, see `timm_dpa.synth.render.camera.aim`.
@@ -69,8 +69,8 @@ class Track:
         frames: in the order of time.
         focal: of all frames, pixels of the crops.
         path: that the vehicle drives.
-        reach: `(N,)` metres along the path, of each frame.
-        others: vehicles near it: number of the neighbour, metres ahead in the first and in the last frame, metres to
+        reach: `(N,)` meters along the path, of each frame.
+        others: vehicles near it: number of the neighbor, meters ahead in the first and in the last frame, meters to
             the left.
     """
 
@@ -99,7 +99,7 @@ def _apart(rng: np.random.Generator, least: float, most: float) -> tuple[float, 
     return float(start), float(start + gap)
 
 
-def draw_track(
+def sample_track(
     clip: Clip,
     vehicle: Solid,
     count: int,
@@ -121,7 +121,7 @@ def draw_track(
     """
     flight = clip.flight
     t = np.linspace(0, 1, count)
-    path = draw_path(flight.place, rng)
+    path = sample_path(flight.place, rng)
     reach = path.length * (t + rng.uniform(-0.25, 0.25) * np.sin(2 * np.pi * t) / (2 * np.pi))
     spots = path.at(reach)
     low, high = sizes
@@ -174,7 +174,7 @@ def draw_track(
 
 
 def _climb(rng: np.random.Generator, t: np.ndarray, least: float, most: float) -> np.ndarray:
-    """Heights of the drone, metres: most climb, some stay or come down; `most` is the largest factor."""
+    """Heights of the drone, meters: most climb, some stay or come down; `most` is the largest factor."""
     lowest = max(least, rng.uniform(18, 34))
     most = min(most, 5.0, max(1.0, 160 / lowest))
     kind = rng.uniform()
@@ -185,7 +185,7 @@ def _climb(rng: np.random.Generator, t: np.ndarray, least: float, most: float) -
 
 
 def _offsets(rng: np.random.Generator, t: np.ndarray) -> np.ndarray:
-    """`(N, 2)` metres by which the drone is beside the middle of the path."""
+    """`(N, 2)` meters by which the drone is beside the middle of the path."""
     start, end = rng.normal(0, 2.0, 2), rng.normal(0, 3.0, 2)
     return np.stack([_walk(rng, t, float(start[i]), float(end[i]), 0.6) for i in range(2)], 1)
 
@@ -238,11 +238,11 @@ def _company(rng: np.random.Generator, vehicle: Solid, path: Path) -> tuple[tupl
     found = []
     for way in (-1, 1):
         if rng.uniform() < 0.25:
-            gap = way * (vehicle.foot[0] + 6.0 + rng.uniform(1.0, 6.0))
-            found.append((int(rng.integers(_NEIGHBOURS)), gap, gap + way * rng.uniform(0, 4), 0.0))
+            gap = way * (vehicle.footprint[0] + 6.0 + rng.uniform(1.0, 6.0))
+            found.append((int(rng.integers(_NEIGHBORS)), gap, gap + way * rng.uniform(0, 4), 0.0))
     if path.beside and rng.uniform() < 0.3:
         start = rng.uniform(-9, 9)
-        found.append((int(rng.integers(_NEIGHBOURS)), start, start + rng.uniform(-9, 9), path.beside))
+        found.append((int(rng.integers(_NEIGHBORS)), start, start + rng.uniform(-9, 9), path.beside))
     return tuple((n, float(a), float(b), float(c)) for n, a, b, c in found)
 
 
@@ -250,7 +250,7 @@ def _company(rng: np.random.Generator, vehicle: Solid, path: Path) -> tuple[tupl
 
 
 def _turn(angle: float) -> np.ndarray:
-    """`(3, 3)` from coordinates of the place to those turned by `angle` against the clock."""
+    """`(3, 3)` from coordinates of the place to those turned by `angle` counterclockwise."""
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
 
@@ -279,7 +279,7 @@ def _light(frame: Frame, flight: Flight) -> Light:
     return moved.turned(frame.spot[2])
 
 
-def frame_shot(clip: Clip, track: Track, number: int, solo: Scene, studio: Studio) -> tuple[Shot, float]:
+def frame_shot(clip: Clip, track: Track, number: int, solo: Scene, assets: AssetCache) -> tuple[Shot, float]:
     """A frame as a shot, and the angle in degrees between the vehicle and the camera's axis."""
     frame, vehicle = track.frames[number], solo.solids[0]
     x, y, course = frame.spot
@@ -294,12 +294,12 @@ def frame_shot(clip: Clip, track: Track, number: int, solo: Scene, studio: Studi
         near = track.path.at(np.array([track.reach[number] + first + (last - first) * share]))[0]
         side = np.array([-np.sin(near[2]), np.cos(near[2])]) * left
         where = turn @ (near[:2] + side - [x, y])
-        others.append(studio.neighbour(index).placed(float(where[0]), float(where[1]), float(near[2] - course)))
+        others.append(assets.neighbor(index).placed(float(where[0]), float(where[1]), float(near[2] - course)))
         names.append('neighbour')
     count = len(others)
     for caster in clip.casters:
         where = turn @ np.array([caster.x - x, caster.y - y])
-        others.append(_solid(caster, studio).placed(float(where[0]), float(where[1]), caster.turn - course))
+        others.append(_solid(caster, assets).placed(float(where[0]), float(where[1]), caster.turn - course))
         names.append(caster.kind)
     reached = [_matters(solid, view, light, vehicle) for solid in others]
     wall = clip.wall
@@ -320,17 +320,17 @@ def frame_shot(clip: Clip, track: Track, number: int, solo: Scene, studio: Studi
         tuple(name for name, kept in zip(names, reached, strict=True) if kept),
         pitch=float(np.rad2deg(np.arcsin(-sight[2]))),
         heading=float(np.rad2deg(course - frame.azimuth)),
-        neighbours=sum(reached[:count]),
+        neighbors=sum(reached[:count]),
         casts=True,
     )
     return shot, float(np.rad2deg(np.arccos(np.clip(sight @ axes[2], -1, 1))))
 
 
-def _solid(caster: Caster, studio: Studio) -> Solid:
+def _solid(caster: Caster, assets: AssetCache) -> Solid:
     if caster.kind == 'tree':
-        return studio.tree(caster.index)
+        return assets.tree(caster.index)
     make = make_palm if caster.kind == 'palm' else make_post
-    return studio.kept(caster.kind, caster.index, lambda: make(np.random.default_rng([studio.seed, caster.index, 36])))
+    return assets.kept(caster.kind, caster.index, lambda: make(np.random.default_rng([assets.seed, caster.index, 36])))
 
 
 def _matters(solid: Solid, view: View, light: Light, vehicle: Solid) -> bool:
@@ -340,5 +340,5 @@ def _matters(solid: Solid, view: View, light: Light, vehicle: Solid) -> bool:
         return True
     points = solid.outline()
     shadow = points[:, :2] - light.sun[:2] / max(0.05, float(light.sun[2])) * points[:, 2:]
-    around = 1.5 * float(np.hypot(*vehicle.foot)) + 1.0
+    around = 1.5 * float(np.hypot(*vehicle.footprint)) + 1.0
     return bool((shadow.max(0) > -around).all() and (shadow.min(0) < around).all())

@@ -6,25 +6,25 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from timm_dpa.synth.dataset import Plan, render_identity
+from timm_dpa.synth.dataset import Plan, render_stills
 from timm_dpa.synth.render.camera import aim
 from timm_dpa.synth.render.image import Setting, render
 from timm_dpa.synth.render.shading import shade
 from timm_dpa.synth.render.tracing import Scene, Solid, build_solid, make_solid
-from timm_dpa.synth.vehicles.catalog import draw_identity, draw_model
+from timm_dpa.synth.vehicles.catalog import sample_identity, sample_model
 from timm_dpa.synth.vehicles.shapes import cylinder
 from timm_dpa.synth.vehicles.swatches import GLASS, MATT, PAINT
-from timm_dpa.synth.world.casters import CASTERS, Caster, draw_caster
-from timm_dpa.synth.world.flights import draw_flight
+from timm_dpa.synth.world.casters import CASTERS, Caster, sample_shadow_pattern
+from timm_dpa.synth.world.flights import sample_flight
 from timm_dpa.synth.world.ground import draw_patch
-from timm_dpa.synth.world.poses import draw_pose
-from timm_dpa.synth.world.scenes import Studio
+from timm_dpa.synth.world.poses import sample_pose
+from timm_dpa.synth.world.scenes import AssetCache
 from timm_dpa.synth.world.skies import REACH, SIZE
 
 
 @pytest.fixture(scope='module')
 def flights() -> list:
-    return [draw_flight(2, number) for number in range(1, 121)]
+    return [sample_flight(2, number) for number in range(1, 121)]
 
 
 def upward(count: int, seed: int = 0) -> np.ndarray:
@@ -65,10 +65,10 @@ class TestMirror:
             eye = np.array([np.cos(pitch) * np.cos(azimuth), np.cos(pitch) * np.sin(azimuth), np.sin(pitch)])
             views = np.repeat(-eye[:, None], 20000, 1).astype(np.float32)
             facing = eye @ normals > 0.2
-            colour = shade(light, views, normals, ones, texels, 0 * ones)[1] * facing
+            color = shade(light, views, normals, ones, texels, 0 * ones)[1] * facing
             expected = (eye + patch) / np.linalg.norm(eye + patch)
-            assert normals[:, colour.argmax()] @ expected > np.cos(np.deg2rad(4))
-            found.append(normals[:, colour.argmax()])
+            assert normals[:, color.argmax()] @ expected > np.cos(np.deg2rad(4))
+            found.append(normals[:, color.argmax()])
         assert all(a @ b < 0.97 for a, b in pairwise(found))
 
     def test_glass_and_dark_paint_change_with_the_direction_and_matt_does_not(self, flights):
@@ -97,7 +97,7 @@ class TestCasters:
     def test_it_is_fixed_in_the_place_and_thrown_along_the_sun(self, kind):
         rng = np.random.default_rng(4)
         spot = (212.0, 3.0, 0.7)
-        caster = draw_caster(1, self.SUN, spot, rng, kind)
+        caster = sample_shadow_pattern(1, self.SUN, spot, rng, kind)
         place = np.stack([rng.uniform(205, 219, 4000), rng.uniform(-4, 10, 4000), rng.uniform(0, 1, 4000)])
 
         def seen_from(spot, place):
@@ -135,9 +135,9 @@ class TestCasters:
 
     def test_a_third_of_the_sunny_images_has_one_and_the_table_says_so(self):
         plan = Plan(12, 12, seed=8, sizes=(24, 24), test_share=0, degradation=0)
-        studio, flights, sunny, shaded = Studio(plan.seed), {}, 0, 0
+        assets, flights, sunny, shaded = AssetCache(plan.seed), {}, 0, 0
         for number in range(plan.ids):
-            for _, _, _, row in render_identity(plan, number, studio, flights):
+            for _, _, _, row in render_stills(plan, number, assets, flights):
                 if flights[int(row[2])].light.sunlight.max() > 0:
                     sunny += 1
                     shaded += 'shadow' in row[11].split()
@@ -151,10 +151,10 @@ NEW_KINDS = ('minibus', 'tipper', 'semitrailer', 'container', 'skeleton', 'tanke
 class TestKinds:
     @pytest.mark.parametrize('kind', NEW_KINDS)
     def test_every_new_kind_is_seen_from_above_behind_and_beside(self, kind):
-        """Its picture has the size that its metres ask for, and colours of more than one part."""
-        number = next(n for n in range(1000) if draw_model(3, n).kind == kind)
-        solid, body = build_solid(draw_identity(3, number, draw_model(3, number), 1))
-        scene, flight = Scene([solid]), draw_flight(3, 4, 0)
+        """Its picture has the size that its meters ask for, and colors of more than one part."""
+        number = next(n for n in range(1000) if sample_model(3, n).kind == kind)
+        solid, body = build_solid(sample_identity(3, number, sample_model(3, number), 1))
+        scene, flight = Scene([solid]), sample_flight(3, 4, 0)
         for pitch, azimuth in ((88, 0.0), (20, 0.0), (40, np.pi / 2)):
             view = aim(solid.corners.reshape(-1, 3), 60, np.deg2rad(pitch), azimuth, 160)
             pixels = render(
@@ -163,7 +163,7 @@ class TestKinds:
             columns, rows = np.meshgrid(np.arange(view.width) + 0.5, np.arange(view.height) + 0.5)
             seen = scene.count(view.eye, view.rays(columns.ravel(), rows.ravel()))[0]
             assert pixels.reshape(-1, 3)[seen].std(axis=0).max() > 12
-            # metres a pixel, in the middle
+            # meters a pixel, in the middle
             pixel = np.linalg.norm(view.eye) / view.focal
             wide, tall = (np.ptp(v.ravel()[seen]) * pixel for v in (columns, rows))
             across = body.width if azimuth == 0 else body.length
@@ -175,8 +175,8 @@ class TestKinds:
         """Red to both sides and a pale or yellow plate between them, of most cars."""
         lamps = plates = 0
         for number in range(12):
-            model = next(m for m in (draw_model(4, n) for n in range(20 * number, 999)) if m.kind in ('suv', 'sedan'))
-            solid, body = build_solid(draw_identity(4, number, model, 0))
+            model = next(m for m in (sample_model(4, n) for n in range(20 * number, 999)) if m.kind in ('suv', 'sedan'))
+            solid, body = build_solid(sample_identity(4, number, model, 0))
             y, z = np.meshgrid(np.linspace(-0.5, 0.5, 120) * body.width, np.linspace(0.3, 1.2, 80))
             origin = np.array([-40.0, 0, 0.8])
             ways = np.stack([np.full(y.size, 40 - body.length / 2), y.ravel(), z.ravel() - 0.8], 1)
@@ -227,20 +227,20 @@ class TestPoses:
     def test_low_views_are_of_ends_mostly_rears(self, flights, car):
         rng = np.random.default_rng(0)
         low = next(f for f in flights if f.pitch < 25)
-        azimuths = np.array([draw_pose(low, car, rng).azimuth for _ in range(800)])
+        azimuths = np.array([sample_pose(low, car, rng).azimuth for _ in range(800)])
         # the camera looks along x at the rear
         rear, front = np.cos(azimuths) > np.cos(np.pi / 4), np.cos(azimuths) < -np.cos(np.pi / 4)
         assert 0.5 < rear.mean() < 0.8
         assert 0.15 < front.mean() < 0.4
         high = next(f for f in flights if 50 < f.pitch < 70)
-        azimuths = np.array([draw_pose(high, car, rng).azimuth for _ in range(800)])
+        azimuths = np.array([sample_pose(high, car, rng).azimuth for _ in range(800)])
         assert (np.cos(azimuths) > np.cos(np.pi / 4)).mean() < 0.35
 
     def test_the_camera_points_past_the_vehicle_in_all_directions(self, flights, car):
         rng, off = np.random.default_rng(1), []
         for _ in range(15):
             for flight in flights:
-                pose = draw_pose(flight, car, rng)
+                pose = sample_pose(flight, car, rng)
                 assert 8 <= pose.height <= 120
                 assert 14.99 < np.rad2deg(pose.pitch) < 89.91
                 view = aim(car.corners.reshape(-1, 3), pose.height, pose.pitch, pose.azimuth, 128, aside=pose.aside)

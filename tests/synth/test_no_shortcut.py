@@ -1,4 +1,4 @@
-"""Nothing but the vehicle tells rendered vehicles apart: not the ground, the light, the camera or the neighbours."""
+"""Nothing but the vehicle tells rendered vehicles apart: not the ground, the light, the camera or the neighbors."""
 
 import numpy as np
 import pytest
@@ -6,18 +6,18 @@ import torch
 from PIL import Image
 from torch import nn
 
-from timm_dpa.synth.dataset import Plan, render_identity
-from timm_dpa.synth.world.scenes import Studio
+from timm_dpa.synth.dataset import Plan, render_stills
+from timm_dpa.synth.world.scenes import AssetCache
 from timm_dpa.train.evaluation.metrics import evaluate
 
 PLAN = Plan(40, 12, seed=9, sizes=(40, 48), siblings=1, flights=24, test_share=0, degradation=0.5)
 
 
 def render_images() -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
-    """Images as they are and with the vehicle's box in grey, `(N, 3, 32, 32)`; `(N, 3)` vehicle, flight, number."""
-    studio, flights, whole, masked, labels = Studio(PLAN.seed), {}, [], [], []
+    """Images as they are and with the vehicle's box in gray, `(N, 3, 32, 32)`; `(N, 3)` vehicle, flight, number."""
+    assets, flights, whole, masked, labels = AssetCache(PLAN.seed), {}, [], [], []
     for vehicle in range(PLAN.ids):
-        shots = zip(PLAN.shots(vehicle), render_identity(PLAN, vehicle, studio, flights), strict=True)
+        shots = zip(PLAN.shots(vehicle), render_stills(PLAN, vehicle, assets, flights), strict=True)
         for (number, flight, _), (_, _, pixels, row) in shots:
             left, top, right, bottom = (float(v) for v in row[6:10])
             hidden = pixels.copy()

@@ -1,4 +1,4 @@
-"""Rendered identities: shares of kinds and colours, look-alikes, and what tells siblings apart."""
+"""Rendered identities: shares of kinds and colors, look-alikes, and what tells siblings apart."""
 
 import colorsys
 from collections import Counter
@@ -11,8 +11,8 @@ from timm_dpa.synth.dataset import Plan
 from timm_dpa.synth.render.camera import aim
 from timm_dpa.synth.render.image import Setting, render
 from timm_dpa.synth.render.tracing import Scene, build_solid
-from timm_dpa.synth.vehicles.catalog import Identity, draw_identity, draw_model
-from timm_dpa.synth.world.flights import draw_flight
+from timm_dpa.synth.vehicles.catalog import Identity, sample_identity, sample_model
+from timm_dpa.synth.world.flights import sample_flight
 
 #: in per cent
 KINDS = {
@@ -20,13 +20,13 @@ KINDS = {
     'bus': 3, 'minibus': 2.5, 'semitrailer': 2.5, 'container': 1.5, 'tipper': 1, 'skeleton': 1, 'tanker': 1,
 }  # fmt: skip
 #: of cars
-COLOURS = {'white': 25, 'grey': 20, 'black': 19, 'silver': 13, 'blue': 9, 'red': 6.5, 'brown': 2.5, 'green': 2}
+COLORS = {'white': 25, 'grey': 20, 'black': 19, 'silver': 13, 'blue': 9, 'red': 6.5, 'brown': 2.5, 'green': 2}
 
 
 @pytest.fixture(scope='module')
 def population() -> list[Identity]:
     """Every one of a model of its own."""
-    return [draw_identity(7, n, draw_model(7, n), 0) for n in range(3000)]
+    return [sample_identity(7, n, sample_model(7, n), 0) for n in range(3000)]
 
 
 def is_near(count: int, total: int, percent: float) -> bool:
@@ -42,16 +42,16 @@ class TestShares:
         for kind, percent in KINDS.items():
             assert is_near(counts[kind], len(population), percent), kind
 
-    def test_colours(self, population):
+    def test_colors(self, population):
         cars = [i for i in population if i.model.kind in ('sedan', 'hatchback', 'estate', 'suv', 'pickup')]
         counts = Counter(identity.paint.name for identity in cars)
-        for name, percent in COLOURS.items():
+        for name, percent in COLORS.items():
             assert is_near(counts[name], len(cars), percent), name
         assert 0.7 < sum(counts[n] for n in ('white', 'grey', 'black', 'silver')) / len(cars) < 0.84
-        lorries = Counter(i.paint.name for i in population if i.model.kind in ('van', 'box_truck', 'flatbed'))
-        assert is_near(lorries['white'], lorries.total(), 62)
+        trucks = Counter(i.paint.name for i in population if i.model.kind in ('van', 'box_truck', 'flatbed'))
+        assert is_near(trucks['white'], trucks.total(), 62)
 
-    def test_names_are_what_the_colours_look_like(self, population):
+    def test_names_are_what_the_colors_look_like(self, population):
         hues = {'red': (330, 20), 'blue': (200, 240), 'green': (80, 170), 'yellow': (35, 60), 'orange': (10, 35)}
         brightness = {name: [] for name in ('black', 'grey', 'silver', 'white')}
         for identity in population:
@@ -80,7 +80,7 @@ SIBLINGS = Plan(15, seed=6, alike=1, siblings=5)
 
 def look_at(number: int) -> np.ndarray:
     """`(H, W, 3)` of a vehicle alone, always in the same place, light and view."""
-    flight = draw_flight(1, 3, 0)
+    flight = sample_flight(1, 3, 0)
     corners = np.array([[x, y, z] for x in (-3, 3) for y in (-1.2, 1.2) for z in (0, 2)])
     view = aim(corners, 30, np.deg2rad(62), 0.6, 128)
     solid, _ = build_solid(SIBLINGS.identity(number))
@@ -95,7 +95,7 @@ def looks() -> np.ndarray:
 
 
 class TestSiblings:
-    """Vehicles of one model and colour."""
+    """Vehicles of one model and color."""
 
     def test_their_rows_differ_in_details_only(self):
         for first in range(0, 15, 5):

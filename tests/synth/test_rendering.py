@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import trimesh
 
-from timm_dpa.synth.dataset import Plan, render_identity
+from timm_dpa.synth.dataset import Plan, render_stills
 from timm_dpa.synth.render.camera import View, aim
 from timm_dpa.synth.render.tracing import Scene, Solid, build_solid, make_solid
 from timm_dpa.synth.vehicles.body import KINDS, build_body
 from timm_dpa.synth.vehicles.shapes import Mesh, box, cylinder, ellipsoid
-from timm_dpa.synth.world.flights import draw_flight
-from timm_dpa.synth.world.scenes import Studio, take_photo
+from timm_dpa.synth.world.flights import sample_flight
+from timm_dpa.synth.world.scenes import AssetCache, render_still
 
 SHAPE = dict.fromkeys('abcdefgh', 0.5)
 
 
 def solid_of(mesh: Mesh) -> Solid:
-    """Of a single grey, without the sky's share."""
+    """Of a single gray, without the sky's share."""
     places = np.full((len(mesh.corners), 3, 2), 0.5, np.float32)
     return make_solid(mesh, np.array([[128, 128, 128, 0]], np.uint8), places, 1, rays=0)
 
@@ -128,7 +128,7 @@ class TestMeshes:
         assert least * length * width * height < mesh.volume < length * width * height
         flat = body.mesh.corners.reshape(-1, 3)
         assert np.ptp(flat[:, 0]) == pytest.approx(length, rel=0.02)
-        assert flat[:, 2].min() == pytest.approx(0, abs=0.02)  # tyres are polygons
+        assert flat[:, 2].min() == pytest.approx(0, abs=0.02)  # tires are polygons
         assert flat[:, 2].max() == pytest.approx(height, rel=0.03)
         assert width <= np.ptp(flat[:, 1]) <= width + 0.6  # mirrors
 
@@ -147,17 +147,17 @@ class TestMeshes:
 class TestRays:
     def test_sphere(self):
         scene = Scene([solid_of(ellipsoid((3, 0, 2), (1, 1, 1), 0, rows=120, sides=240))])
-        ways, to_centre = spread(4000).astype(np.float32), np.array([3.0, 0, 2])
+        ways, to_center = spread(4000).astype(np.float32), np.array([3.0, 0, 2])
         hits = scene.trace(np.zeros(3), ways)
-        along = ways.astype(np.float64) @ to_centre
-        inside = 1 - (to_centre @ to_centre - along**2)
+        along = ways.astype(np.float64) @ to_center
+        inside = 1 - (to_center @ to_center - along**2)
         assert set(hits.rays) >= set(np.flatnonzero((inside > 0.01) & (along > 0)))
         assert set(hits.rays) <= set(np.flatnonzero((inside > 0) & (along > 0)))
         clear = inside[hits.rays] > 0.05
         distance = (along - np.sqrt(np.maximum(inside, 0)))[hits.rays]
         points = ways[hits.rays] * distance[:, None]
         assert np.abs(hits.points - points)[clear].max() < 3e-3
-        assert np.einsum('dn,nd->n', hits.normals, points - to_centre)[clear].min() > 0.999
+        assert np.einsum('dn,nd->n', hits.normals, points - to_center)[clear].min() > 0.999
 
     def test_vehicle_and_tiles_before_it(self):
         solid, _ = build_solid(Plan(2, seed=5).identity(0))
@@ -198,23 +198,23 @@ class TestRays:
 def photos() -> list[tuple]:
     """(what changed, box, share that is visible, what hides it) of 20 images."""
     plan = Plan(4, 10, seed=11, sizes=(110, 110), degradation=0, test_share=0)
-    studio, found = Studio(plan.seed), []
+    assets, found = AssetCache(plan.seed), []
     for number in range(2):
         solid, _ = build_solid(plan.identity(number))
         texels = solid.texels.copy()
         texels[:, :3] = np.where(texels[:, :3] < 128, 235, 20)
         scene = Scene([replace(solid, texels=texels)])
-        rows = render_identity(plan, number, studio, {})
+        rows = render_stills(plan, number, assets, {})
         for (n, flight, _), (_, _, pixels, row) in zip(plan.shots(number), rows, strict=True):
             rng = np.random.default_rng([plan.seed, number, n, 21])
-            other = take_photo(studio, scene, draw_flight(plan.seed, flight, 0), 110, rng)
+            other = render_still(assets, scene, sample_flight(plan.seed, flight, 0), 110, rng)
             changed = np.abs(pixels.astype(int) - other.pixels).max(axis=2) > 6
             found.append((changed, [float(v) for v in row[6:10]], float(row[10]), row[11].split()))
     return found
 
 
 class TestPictures:
-    """The vehicle's pixels are those that change with its colours: what `images.csv` says is true of the picture."""
+    """The vehicle's pixels are those that change with its colors: what `images.csv` says is true of the picture."""
 
     def test_boxes(self, photos):
         free = [(changed, sides) for changed, sides, visible, hidden in photos if visible > 0.99 and not hidden]

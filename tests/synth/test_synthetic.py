@@ -179,7 +179,7 @@ class TestInterruptions:
 
 class TestDifficulty:
     @pytest.mark.slow
-    def test_colours_alone_do_not_find_them(self):
+    def test_colors_alone_do_not_find_them(self):
         """Of fewer vehicles than the default, which makes an easier gallery."""
         script = [sys.executable, str(ROOT / 'benchmarks' / 'synth_difficulty.py')]
         done = subprocess.run(

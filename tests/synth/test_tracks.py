@@ -13,12 +13,12 @@ from timm_dpa.synth.dataset import Plan, render_data_set
 from timm_dpa.synth.preview import contact_sheet
 from timm_dpa.synth.render.camera import View
 from timm_dpa.synth.render.tracing import Scene, build_solid
-from timm_dpa.synth.world.clips import draw_clip
+from timm_dpa.synth.world.clips import sample_clip
 from timm_dpa.synth.world.ground import TRACK_PLACES, Place, draw_patch
-from timm_dpa.synth.world.paths import draw_path
+from timm_dpa.synth.world.paths import sample_path
 from timm_dpa.synth.world.plants import make_palm, make_post
-from timm_dpa.synth.world.scenes import Studio
-from timm_dpa.synth.world.tracks import draw_track, frame_shot
+from timm_dpa.synth.world.scenes import AssetCache
+from timm_dpa.synth.world.tracks import sample_track, frame_shot
 from timm_dpa.train.data.check import check_data
 from timm_dpa.train.data.datasets import draw_protocol, load_data
 from timm_dpa.train.data.provenance import describe_data
@@ -58,10 +58,10 @@ def tracks() -> list:
     plan = Plan(24, 20, siblings=2, flights=8, test_share=0, tracks=True)
     found = []
     for number in range(plan.ids):
-        clip = draw_clip(plan.seed, plan.flights_of(number)[0], 1.0)
+        clip = sample_clip(plan.seed, plan.flights_of(number)[0], 1.0)
         solid, _ = build_solid(plan.identity(number))
         rng = np.random.default_rng([number, 1])
-        found.append((clip, solid, draw_track(clip, solid, 20, (30, 300), rng)))
+        found.append((clip, solid, sample_track(clip, solid, 20, (30, 300), rng)))
     return found
 
 
@@ -93,7 +93,7 @@ class TestChange:
 
     def test_perfect_cameras_do_not_drift(self, tracks):
         clip, solid, _ = tracks[0]
-        clean = draw_track(draw_clip(0, 1, 0.0), solid, 10, (30, 300), np.random.default_rng(0), 0.0)
+        clean = sample_track(sample_clip(0, 1, 0.0), solid, 10, (30, 300), np.random.default_rng(0), 0.0)
         assert {(f.sensor.haze, f.sensor.gain, f.sensor.balance, f.sensor.lens) for f in clean.frames} == {
             (0.0, 1.0, (1.0, 1.0, 1.0), 0.0)
         }
@@ -102,9 +102,9 @@ class TestChange:
     def test_most_are_seen_from_above_and_off_the_axis_no_more_than_a_wide_lens_shows(self, tracks):
         pitches, angles = [], []
         for clip, solid, track in tracks:
-            studio, solo = Studio(0), Scene([solid])
+            assets, solo = AssetCache(0), Scene([solid])
             for number in (0, 19):
-                shot, off_axis = frame_shot(clip, track, number, solo, studio)
+                shot, off_axis = frame_shot(clip, track, number, solo, assets)
                 pitches.append(shot.pitch)
                 angles.append(off_axis)
         assert np.mean(np.array(pitches) > 60) > 0.6
@@ -120,12 +120,12 @@ class TestChange:
             c, s = np.cos(course), np.sin(course)
             away = np.array([[c, s], [-s, c]]) @ [caster.x - x, caster.y - y]
             assert np.allclose(np.array([[c, -s], [s, c]]) @ away + [x, y], [caster.x, caster.y])
-            assert np.hypot(*away) > solid.foot[1]
+            assert np.hypot(*away) > solid.footprint[1]
 
     def test_the_sun_stays_in_its_direction_over_the_place(self, tracks):
         for clip, solid, track in tracks[:6]:
             for number in (0, 10, 19):
-                shot, _ = frame_shot(clip, track, number, Scene([solid]), Studio(0))
+                shot, _ = frame_shot(clip, track, number, Scene([solid]), AssetCache(0))
                 course = track.frames[number].spot[2]
                 c, s = np.cos(course), np.sin(course)
                 sun = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ shot.setting.light.sun
@@ -178,7 +178,7 @@ class TestGeometry:
         radius = {'roundabout': 14.0, 'bend': 40.0, 'junction': 0.0}[kind]
         place = Place(kind, (100, 100, 100), (60, 90, 50), 3.5, 2, 0.8, 0.5, 3, radius)
         for seed in range(20):
-            path = draw_path(place, np.random.default_rng(seed))
+            path = sample_path(place, np.random.default_rng(seed))
             points = path.at(np.linspace(0, path.length, 50))
             assert np.allclose(np.linalg.norm(np.diff(points[:, :2], axis=0), axis=1), path.length / 49, rtol=0.03)
             course = np.rad2deg(np.ptp(points[:, 2]))
@@ -314,4 +314,4 @@ def test_a_view_of_known_pose_keeps_its_focal_length():
     one = aim(points, 30, 1.2, 0.4, 120, roll=0.1)
     two = crop_view(points, one.eye, one.axes, focal=one.focal)
     assert isinstance(two, View)
-    assert (one.width, one.height, one.centre) == (two.width, two.height, two.centre)
+    assert (one.width, one.height, one.center) == (two.width, two.height, two.center)
