@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from timm_dpa.embedding.extractor import FeatureExtractor, autocast_dtype
 from timm_dpa.embedding.images import ImageError
+from timm_dpa.files import remove_stale, write_bytes
 from timm_dpa.reid_timm import ReIDBackbone
 
 from ..data.datasets import collate
@@ -34,7 +35,7 @@ from ..data.transforms import train_transform
 from ..evaluation.evaluate import Evaluation, check_protocol, evaluate_model, write_evaluation
 from ..recipes.recipe import ModelRecipe, Recipe
 from ..samplers import IdentitySampler
-from .checkpoints import load_checkpoint, load_latest, remove_stale, save_checkpoint, write_atomically
+from .checkpoints import load_checkpoint, load_latest, save_checkpoint
 from .distributed import Processes, joined_processes
 from .fine_tuning import (
     Anchor,
@@ -226,8 +227,8 @@ class _Run:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         for folder in (self.out, self.checkpoints):
             remove_stale(folder)
-        write_atomically(self.out / 'recipe.yaml', self.recipe.as_yaml().encode())
-        write_atomically(self.out / 'data.json', json.dumps(self.sources.describe(), indent=2).encode())
+        write_bytes(self.out / 'recipe.yaml', self.recipe.as_yaml().encode())
+        write_bytes(self.out / 'data.json', json.dumps(self.sources.describe(), indent=2).encode())
         return state
 
     def _teacher(self, model: nn.Module) -> nn.Module | None:
@@ -612,7 +613,7 @@ class _Run:
             self.best = row
             self._keep_best(model, result, epoch)
         if self.processes.is_main:
-            write_atomically(self.out / 'metrics.csv', table_bytes(self.history))
+            write_bytes(self.out / 'metrics.csv', table_bytes(self.history))
         return row
 
     def _final_epoch(self) -> bool:
