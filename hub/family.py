@@ -12,12 +12,12 @@ from pathlib import Path
 from timm.models import list_models
 
 from timm_dpa import FeatureExtractor
+from timm_dpa.files import write_bytes
 from timm_dpa.train.data.datasets import ReIDData, default_draws, load_data
 from timm_dpa.train.data.mixing import load_sources
 from timm_dpa.train.data.provenance import describe_data
 from timm_dpa.train.evaluation.evaluate import check_protocol, evaluate_model, write_evaluation
 from timm_dpa.train.recipes.recipe import Recipe
-from timm_dpa.train.run.checkpoints import write_atomically
 from timm_dpa.train.run.distributed import joined_processes
 from timm_dpa.train.run.trainer import train
 from timm_dpa.weights.fetch import file_sha256
@@ -154,7 +154,7 @@ def _release(
     """The entry of a finished run, whose folder is built unless it is there and newer than run and results."""
     manifest, models = out / 'weights.json', out / 'models'
     if not manifest.is_file():
-        write_atomically(manifest, b'{"weights": []}\n')
+        write_bytes(manifest, b'{"weights": []}\n')
     folder = models / f'{architecture}.{tag}'
     if is_finished(folder):
         weights = folder / 'model.safetensors'

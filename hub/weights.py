@@ -18,7 +18,7 @@ from huggingface_hub import ModelCard
 from timm.models import PretrainedCfg, list_models
 
 from timm_dpa.dpa_resnet import _cfg
-from timm_dpa.train.run.checkpoints import write_atomically
+from timm_dpa.files import write_bytes
 from timm_dpa.weights.fetch import file_sha256
 
 from .card import read_command, read_metrics, read_sources
@@ -129,7 +129,7 @@ def record_release(release: Release, path: Path = MANIFEST, default: bool = Fals
         first = [known.architecture for known in [*releases, release]].index(release.architecture)
         releases.insert(first, release)
     content = {'weights': [dataclasses.asdict(entry) for entry in releases]}
-    write_atomically(path, (json.dumps(content, indent=2) + '\n').encode())
+    write_bytes(path, (json.dumps(content, indent=2) + '\n').encode())
 
 
 def describe_release(folder: str | os.PathLike[str], tag: str, repo: str) -> Release:

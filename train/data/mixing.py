@@ -104,10 +104,6 @@ class TrainingSources:
         Raises:
             ValueError: batches that the data, or so many processes, cannot fill.
         """
-        if not 0 < batch.mix < 1:
-            raise ValueError(f'batch.mix must be above 0 and below 1, not {batch.mix}; data.mix=[] for no further data')
-        if batch.per_epoch is not None and batch.per_epoch < 1:
-            raise ValueError(f'batch.per_epoch must be at least 1, not {batch.per_epoch}; null for a pass')
         camids = [source.train.camids for source in self.sources]
         if len(self.sources) == 1 and batch.per_epoch is None:
             return IdentitySampler.from_batch_size(
@@ -120,7 +116,7 @@ class TrainingSources:
                 world_size=world_size,
             )
         size, images, others = batch.size, batch.images_per_identity, 0
-        if len(self.sources) > 1 and images > 0 and size > 0 and size % images == 0:
+        if len(self.sources) > 1 and size % images == 0:
             identities = size // images
             if identities < 2:
                 raise ValueError(f'a batch of {identities} identity has no room for those of data.mix')
@@ -137,19 +133,9 @@ class TrainingSources:
 
 
 def augment_options(augment: AugmentRecipe, synthetic: bool) -> dict[str, Any]:
-    """Keywords of `train_transform` for images of one kind.
-
-    Raises:
-        ValueError: `augment.real` has a key that it cannot change, or no number.
-    """
+    """Keywords of `train_transform` for images of one kind."""
     options = dict(vars(augment))
     real = options.pop('real')
-    known = [key for key in options if key != 'pad']
-    for key, value in real.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ValueError(f'augment.real.{key} must be a number, not {value!r}')
-        if key not in known:
-            raise ValueError(f'augment.real has no key {key}; there are {", ".join(known)}')
     if not synthetic:
         options.update(real)
     return options

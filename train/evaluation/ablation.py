@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from timm_dpa.files import write_bytes
+
 from ..recipes.recipe import Recipe
-from ..run.checkpoints import write_atomically
 from ..run.distributed import joined_processes
 from ..run.log import table_bytes
 from ..run.trainer import train
@@ -230,7 +231,7 @@ def _write(
         (out / f'{table}.md', _markdown(title, done, recipe, root, depth, with_time).encode()),
         (out / f'{table}.csv', table_bytes([_csv_row(row, here) for row, here in done])),
     ):
-        write_atomically(path, content)
+        write_bytes(path, content)
         yield path
     if figure:
         yield from _figure(out, table, done, recipe)
@@ -249,7 +250,7 @@ def _figure(out: Path, table: str, done: list[tuple[Row, _Measured]], recipe: Re
             'settings': here.settings,
             'cmc': np.mean(here.cmc, axis=0).round(6).tolist(),
         }
-        write_atomically(path, json.dumps(content, indent=2).encode())
+        write_bytes(path, json.dumps(content, indent=2).encode())
         curves.append((row.name, path))
     try:
         from ..figures.curves import cmc_figure

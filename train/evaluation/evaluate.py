@@ -13,9 +13,9 @@ import numpy as np
 
 from timm_dpa.embedding.extractor import FeatureExtractor
 from timm_dpa.embedding.images import ImageItem
+from timm_dpa.files import write_bytes
 
 from ..data.datasets import DRAWN_PROTOCOLS, QueryGallery, ReIDData, Split, draw_protocol
-from ..run.checkpoints import write_atomically
 from ..run.distributed import Processes
 from .metrics import DrawMetrics, RankingMetrics, evaluate, evaluate_distances, evaluate_draws
 from .reranking import expand_queries, rerank
@@ -242,7 +242,7 @@ def write_evaluation(result: Evaluation, name: str, folder: Path, **origin: Any)
         OSError: they cannot be written.
     """
     table, numbers = folder / 'evaluation.md', folder / 'evaluation.json'
-    write_atomically(table, (markdown_table([(name, result)]) + '\n').encode())
+    write_bytes(table, (markdown_table([(name, result)]) + '\n').encode())
     content = {'name': name, **origin, **result.as_dict()}
-    write_atomically(numbers, json.dumps(content, indent=2, ensure_ascii=False).encode('utf-8', 'backslashreplace'))
+    write_bytes(numbers, json.dumps(content, indent=2, ensure_ascii=False).encode('utf-8', 'backslashreplace'))
     return table, numbers

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from timm_dpa.files import write_bytes
+
 from ..data.datasets import DRAWN_PROTOCOLS
-from ..run.checkpoints import write_atomically
 from ..run.log import read_table
 
 if TYPE_CHECKING:
@@ -288,7 +289,7 @@ def save_figure(figure: Figure, out: Path) -> Path:
     dated = {'svg': 'Date', 'pdf': 'CreationDate'}.get(kind)
     content = io.BytesIO()
     figure.savefig(content, format=kind, dpi=DPI, metadata={dated: None} if dated else None)
-    write_atomically(out, content.getvalue())
+    write_bytes(out, content.getvalue())
     return out
 
 

@@ -1,293 +1,424 @@
-"""Recipes: everything that decides a training run, as YAML files with checked keys and values."""
+"""Recipes: everything that decides a training run, as YAML files whose keys and values are checked."""
 
 from __future__ import annotations
 
-import difflib
 import re
-import types
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-__all__ = ['Recipe', 'list_recipes', 'load_recipe']
+from ..data.datasets import PROTOCOLS
+from ..data.layouts import LAYOUTS, VRU_TESTS
+from .messages import explain
+
+__all__ = [
+    'AugmentRecipe',
+    'BatchRecipe',
+    'DataRecipe',
+    'LossRecipe',
+    'ModelRecipe',
+    'OptimRecipe',
+    'Recipe',
+    'RunRecipe',
+    'ScheduleRecipe',
+    'list_recipes',
+    'load_recipe',
+]
+
+if TYPE_CHECKING:
+    Layout = Subset = Protocol = str
+else:  # the choices belong to the package that reads data
+    Layout, Subset, Protocol = Literal[('auto', *LAYOUTS)], Literal[tuple(VRU_TESTS)], Literal[tuple(PROTOCOLS)]
 
 
-@dataclass
-class ModelRecipe:
-    """The network and its start.
+_EXPONENT = re.compile(r'[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+')
 
-    Attributes:
-        name: one of our models, or any timm backbone, which gets GeM, neck and classifier.
-        init_from: weights for the backbone: `imagenet` for those of timm, a file, the folder of a run or a model, a Hub
-            repository, a timm name, or released weights of ours (`dpa_resnet50.rendered`); null for random ones.
-        checkpoint: weights of the same model to fine-tune (a file, or the folder of a run); after `init_from`.
-        args: further arguments of `timm.create_model`, such as `{attn_stages: [2, 3]}`.
-    """
+
+def _number(value: Any) -> Any:
+    """A number from a text such as 1e-4, which YAML takes for a string; other values unchanged."""
+    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
+
+
+def _numbers(value: Any) -> Any:
+    """`_number` of everything in a free value."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    return [_numbers(item) for item in value] if isinstance(value, list) else _number(value)
+
+
+def _tuple(value: Any) -> Any:
+    """A tuple from a list, as YAML has it."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _size(value: Any) -> Any:
+    """Height and width, which the side of a square gives, too."""
+    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else _tuple(value)
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+Options = Annotated[dict[str, Any], BeforeValidator(_numbers)]
+Count = Annotated[int, Field(ge=1)]
+Size = Annotated[tuple[Count, Count], BeforeValidator(_size)]
+EarlySize = Annotated[tuple[Count, Annotated[int, Field(ge=32)]], BeforeValidator(_tuple)]
+
+
+class _Section(BaseModel):
+    """Values of exactly the type that a key asks for, and no further keys."""
+
+    model_config = ConfigDict(
+        extra='forbid', strict=True, allow_inf_nan=False, validate_assignment=True, use_attribute_docstrings=True
+    )
+
+
+class ModelRecipe(_Section):
+    """The network, and the weights that it starts from."""
 
     name: str = 'dpa_resnet50'
+    """One of our models, or any timm backbone, which gets GeM pooling, a neck and a classifier."""
+
     init_from: str | None = None
+    """Weights for the backbone: `imagenet` for those of timm, a file, the folder of a run or of a model, a Hub
+    repository, a timm name, or released weights of ours (`dpa_resnet50.rendered`). Null starts from random weights."""
+
     checkpoint: str | None = None
-    args: dict[str, Any] = field(default_factory=dict)
+    """Weights of the same model to fine-tune: a file, or the folder of a run. They are loaded after `init_from`."""
+
+    args: Options = {}
+    """Further arguments of `timm.create_model`, such as `{attn_stages: [2, 3]}`."""
 
 
-@dataclass
-class DataRecipe:
-    """What is read, see `timm_dpa.train.data.datasets.load_data`.
+class DataRecipe(_Section):
+    """What is read, see `timm_dpa.train.data.datasets.load_data`."""
 
-    Attributes:
-        layout: of the folder; `auto` looks.
-        subset: test list of VRU.
-        test_fraction: identities held out for the test where the data have no split of their own.
-        protocol: how query and gallery come about; null for the layout's own.
-        exclude_same_camera: the same-camera rule of evaluations, on or off; null for the protocol's own.
-        draws: random galleries that evaluations average over, where the protocol draws.
-        image_size: height and width in pixels; null for the model's own.
-        mix: further data sets, folders or CSV files of any layout, whose identities join the training with labels of
-            their own: their training parts, or all images of those that have no parts. Evaluations leave them out.
-        workers: processes that decode; null for one less than the cores that this process has, 8 at most.
-    """
+    layout: Layout = 'auto'
+    """Layout of the folder; `auto` recognizes it."""
 
-    layout: str = 'auto'
-    subset: Literal['small', 'medium', 'large'] = 'small'
-    test_fraction: float = 0.3
-    protocol: str | None = None
+    subset: Subset = 'small'
+    """Test list of VRU."""
+
+    test_fraction: Number = Field(0.3, ge=0, le=1)
+    """Share of the identities that is held out for the test where the data have no split of their own."""
+
+    protocol: Protocol | None = None
+    """How query and gallery are chosen. Null takes the protocol of the layout."""
+
     exclude_same_camera: bool | None = None
-    draws: int = 1
-    image_size: tuple[int, int] | None = None
-    workers: int | None = None
-    mix: list[str] = field(default_factory=list)
+    """Whether evaluations leave out matches by the query's own camera. Null does as the protocol says."""
+
+    draws: int = Field(1, ge=1)
+    """Number of random galleries that evaluations average over, where the protocol draws them."""
+
+    image_size: Size | None = None
+    """Height and width of the network's input in pixels. Null takes the model's own."""
+
+    workers: int | None = Field(None, ge=0)
+    """Number of processes that decode images. Null takes one less than the cores that this process has, at most 8."""
+
+    mix: list[str] = []
+    """Further data sets, as folders or CSV files of any layout. Their identities join the training with labels of their
+    own: those of their training parts, or all where a set has no parts. Evaluations leave them out."""
 
 
-@dataclass
-class AugmentRecipe:
-    """Augmentation of training images, see `timm_dpa.train.data.transforms.train_transform`.
+class AugmentRecipe(_Section):
+    """Augmentation of training images, see `timm_dpa.train.data.transforms.train_transform`."""
 
-    Attributes:
-        real: other values of these keys, all but `pad`, for images whose data set does not say in its `dataset.json`
-            that it is synthetic, such as `{sensor: 0, rotation: 180}`: clean renders want a camera's degradation, and
-            photographs have had theirs.
-    """
+    pad: int = Field(10, ge=0)
+    """Black pixels that are added on each side before a random crop."""
 
-    pad: int = 10
-    flip: float = 0.5
-    rotation: float = 0.0
-    box: float = 0.0
-    shadow: float = 0.0
-    glare: float = 0.0
-    tone: float = 0.0
-    color_jitter: float = 0.0
-    autoaugment: float = 0.0
-    augmix: float = 0.0
-    sensor: float = 0.0
-    erasing: float = 0.5
-    real: dict[str, Any] = field(default_factory=dict)
+    flip: Number = Field(0.5, ge=0, le=1)
+    """Probability of a mirror image."""
+
+    rotation: Number = Field(0.0, ge=0, le=180)
+    """Largest angle in degrees by which an image is turned; 180 suits views from straight above."""
+
+    box: Number = Field(0.0, ge=0, le=0.4)
+    """How far each side of the crop moves at random, as a share of its width or height."""
+
+    shadow: Number = Field(0.0, ge=0, le=1)
+    """Probability of a shadow that falls across the vehicle."""
+
+    glare: Number = Field(0.0, ge=0, le=1)
+    """Probability of reflections of the sky and the sun."""
+
+    tone: Number = Field(0.0, ge=0, le=4)
+    """Strength of the changes of exposure, tone curve, color cast and haze."""
+
+    color_jitter: Number = Field(0.0, ge=0, le=1)
+    """Strength of the changes of brightness, contrast and saturation."""
+
+    autoaugment: Number = Field(0.0, ge=0, le=1)
+    """Probability of a policy of AutoAugment."""
+
+    augmix: Number = Field(0.0, ge=0, le=1)
+    """Probability of AugMix."""
+
+    sensor: Number = Field(0.0, ge=0, le=4)
+    """Strength of what the air and a drone's camera do to a clean image; 1 suits clean renders."""
+
+    erasing: Number = Field(0.5, ge=0, le=1)
+    """Probability of random erasing."""
+
+    real: dict[str, Number] = {}
+    """Other values of these keys, except `pad`, for images whose data set does not say in its `dataset.json` that it is
+    synthetic, such as `{sensor: 0, rotation: 180}`: clean renders need a camera's degradation, and photographs already
+    have it."""
+
+    @field_validator('real')
+    @classmethod
+    def _check_real(cls, value: dict[str, float]) -> dict[str, float]:
+        known = [name for name in cls.model_fields if name not in ('pad', 'real')]
+        for key in value:
+            if key not in known:
+                raise ValueError(f'augment.real has no key {key}; there are {", ".join(known)}')
+        try:
+            cls.model_validate(value)
+        except ValidationError as error:
+            raise ValueError(explain(error, cls, 'augment.real.')) from None
+        return value
 
 
-@dataclass
-class BatchRecipe:
-    """A step of the optimiser sees `size` x `accumulate` images; pairs are formed within `size`, over all processes.
+class BatchRecipe(_Section):
+    """A step of the optimizer sees `size` x `accumulate` images; pairs are formed within `size`, over all processes."""
 
-    Attributes:
-        size: images of a batch, all processes together: a multiple of `images_per_identity`.
-        images_per_identity: K of the P x K batches.
-        accumulate: batches whose gradients are added up for one step.
-        mix: share of a batch's identities that comes from `data.mix`, rounded to whole ones; where that is empty, none.
-        per_epoch: batches of an epoch; null for about one pass over the images of the main data. A number makes the
-            length of a run the same for few vehicles and many; the next epoch goes on with the images that follow.
-    """
+    size: int = Field(32, ge=1)
+    """Number of images in a batch of all processes together: a multiple of `images_per_identity`."""
 
-    size: int = 32
-    images_per_identity: int = 4
-    accumulate: int = 1
-    mix: float = 0.5
-    per_epoch: int | None = None
+    images_per_identity: int = Field(4, ge=1)
+    """K of the P x K batches."""
+
+    accumulate: int = Field(1, ge=1)
+    """Number of batches whose gradients are added up for one step."""
+
+    mix: Number = Field(0.5, gt=0, lt=1)
+    """Share of a batch's identities that comes from `data.mix`, rounded to whole ones; unused where that is empty."""
+
+    per_epoch: int | None = Field(None, ge=1)
+    """Number of batches in an epoch. Null is about one pass over the images of the main data. A number makes the length
+    of a run the same for few vehicles and many; the next epoch continues with the images that follow."""
 
 
-@dataclass
-class LossRecipe:
-    """Weighted sum of a classification loss and a metric loss.
-
-    Attributes:
-        classifier: logits: `linear`, `cosine`, `circle` (cosine with Circle margin), or `none` for no such loss.
-        classifier_weight: its factor.
-        label_smoothing: eps of eq. 13.
-        smooth_target: spread eps over all N classes as in eq. 13; else over the N - 1 others, as in the released code.
-        scale, margin: of cosine and circle logits.
-        metric: `triplet`, `circle`, `multi_similarity`, `supcon`, or `none`.
-        metric_weight: its factor.
-        metric_args: options of the metric loss, such as `{margin: 0.3, mining: weighted}`.
-        metric_feature: whether it sees the feature before the neck or after it.
-        pull: factor of a term that pulls embeddings to those of the weights that the run starts from: the mean of
-            1 - cosine between the two embeddings of an augmented image. 0 for none; else a third more work a step.
-        teacher: pull to the embeddings of these weights instead, a name of `timm.create_model`, such as
-            `dpa_resnet50.rendered`. Where their embedding has another width, the cosines of all pairs of images in a
-            batch are pulled to those of the teacher (Park et al., CVPR 2019, with cosines for distances): the mean
-            squared difference, in place of 1 - cosine.
-    """
+class LossRecipe(_Section):
+    """Weighted sum of a classification loss and a metric loss."""
 
     classifier: Literal['linear', 'cosine', 'circle', 'none'] = 'linear'
-    classifier_weight: float = 1.0
-    label_smoothing: float = 0.1
+    """Logits of the classifier; `circle` is cosine with the margin of Circle loss, `none` is no classification loss."""
+
+    classifier_weight: Number = 1.0
+    """Factor of the classification loss."""
+
+    label_smoothing: Number = Field(0.1, ge=0, lt=1)
+    """The eps of eq. 13 of the paper."""
+
     smooth_target: bool = True
-    scale: float = 64.0
-    margin: float = 0.35
+    """Whether eps is spread over all N classes as in eq. 13, or over the N - 1 others as in the released code."""
+
+    scale: Number = Field(64.0, gt=0)
+    """Scale of cosine and circle logits."""
+
+    margin: Number = Field(0.35, ge=0, lt=1)
+    """Margin of circle logits."""
+
     metric: Literal['triplet', 'circle', 'multi_similarity', 'supcon', 'none'] = 'triplet'
-    metric_weight: float = 1.0
-    metric_args: dict[str, Any] = field(default_factory=dict)
+    """The metric loss."""
+
+    metric_weight: Number = 1.0
+    """Factor of the metric loss."""
+
+    metric_args: Options = {}
+    """Options of the metric loss, such as `{margin: 0.3, mining: weighted}`."""
+
     metric_feature: Literal['before_neck', 'after_neck'] = 'before_neck'
-    pull: float = 0.0
+    """Whether the metric loss sees the feature before the neck or after it."""
+
+    pull: Number = Field(0.0, ge=0)
+    """Factor of a term that pulls embeddings to those of the weights that the run starts from: the mean of 1 - cosine
+    between the two embeddings of an augmented image. 0 turns it off; otherwise a step takes a third more work."""
+
     teacher: str | None = None
+    """Weights whose embeddings are pulled to instead, as a name of `timm.create_model` such as `dpa_resnet50.rendered`.
+    Where their embedding has another width, the cosines of all pairs of images in a batch are pulled to those of the
+    teacher (Park et al., CVPR 2019, with cosines for distances): the mean squared difference replaces 1 - cosine."""
 
 
-@dataclass
-class OptimRecipe:
-    """The optimiser, made by timm.
-
-    Attributes:
-        name: a name of `timm.optim.list_optimizers`.
-        lr: learning rate of the whole batch.
-        weight_decay: decoupled or not, as the optimiser has it.
-        decay_norm_and_bias: decay weights of one dimension, too.
-        momentum: of SGD, or beta1 where the optimiser has one.
-        args: further options of the optimiser.
-        layer_decay: factor of the learning rate from one block to the one before it; null for none.
-        clip_grad: largest norm of the gradient; null for no clipping.
-        trunk_lr: factor of the learning rate of the trunk, which is all but attention, neck and classifier, 0 to 1, on
-            top of `layer_decay`; 0 freezes it.
-        anchor: decay of the trunk's weights toward those of the start, as L2-SP (Li et al., ICML 2018) does: the
-            gradient of anchor/2 times the squared distance. Decoupled as in AdamW: each step takes `lr` x `anchor` of
-            the way back. In addition to `weight_decay`, which pulls toward 0.
-    """
+class OptimRecipe(_Section):
+    """The optimizer, which timm makes."""
 
     name: str = 'adam'
-    lr: float = 3.5e-4
-    weight_decay: float = 5e-4
+    """A name of `timm.optim.list_optimizers`."""
+
+    lr: Number = Field(3.5e-4, gt=0)
+    """Learning rate of the whole batch."""
+
+    weight_decay: Number = Field(5e-4, ge=0)
+    """Weight decay; the optimizer decides whether it is decoupled."""
+
     decay_norm_and_bias: bool = False
-    momentum: float = 0.9
-    args: dict[str, Any] = field(default_factory=dict)
-    layer_decay: float | None = None
-    clip_grad: float | None = None
-    trunk_lr: float = 1.0
-    anchor: float = 0.0
+    """Whether weights of one dimension decay, too."""
+
+    momentum: Number = 0.9
+    """Momentum of SGD, or beta1 where the optimizer has one."""
+
+    args: Options = {}
+    """Further options of the optimizer."""
+
+    layer_decay: Number | None = None
+    """Factor of the learning rate from one block to the one before it. Null gives all blocks the same."""
+
+    clip_grad: Number | None = Field(None, gt=0)
+    """Largest norm of the gradient. Null does not clip."""
+
+    trunk_lr: Number = Field(1.0, ge=0, le=1)
+    """Factor of the learning rate of the trunk, which is all but attention, neck and classifier, on top of
+    `layer_decay`; 0 freezes it."""
+
+    anchor: Number = Field(0.0, ge=0)
+    """Decay of the trunk's weights toward those of the start, as L2-SP (Li et al., ICML 2018) does: the gradient of
+    anchor/2 times the squared distance. It is decoupled as in AdamW: each step takes `lr` x `anchor` of the way back.
+    It acts in addition to `weight_decay`, which pulls toward 0."""
 
 
-@dataclass
-class ScheduleRecipe:
-    """Learning rate over time.
+class ScheduleRecipe(_Section):
+    """The learning rate over time, and what is frozen when."""
 
-    Attributes:
-        epochs: length of the run; 0 for no step: only `run.whiten` changes the model.
-        kind: `cosine` falls to `min_lr`, `step` multiplies by `decay_rate` after each of `decay_epochs`, `constant`.
-        hold_epochs: cosine begins after them.
-        min_lr: end of the cosine.
-        decay_epochs, decay_rate: of `step`.
-        warmup_steps: steps of linear warm-up; where 0, `warmup_epochs` counts.
-        warmup_epochs: the same in epochs.
-        warmup_factor: part of the learning rate that the warm-up starts from.
-        freeze_steps: steps at the start in which the backbone stays as it is.
-        freeze_attention: whether the attention counts as backbone there.
-        early_sizes: `[epochs, side]` pairs: the run begins with so many epochs of images of that side in pixels, one
-            pair after the other, and ends with those of `data.image_size`; `[[20, 64], [8, 128]]`. Where height and
-            width differ, side is the height. Evaluations take the final size.
-        keep_statistics: batch norms, that of the neck too, normalize by the running statistics that the run starts with
-            and leave these as they are; scale and offset learn. The statistics of a few vehicles' images spoil trained
-            weights for all others.
-        freeze_stages: the stem and this many stages of a ResNet stay as they are during the whole run, 0 for none;
-            a step skips their backward pass.
-    """
+    epochs: int = Field(60, ge=0)
+    """Length of the run; 0 takes no step, so that only `run.whiten` changes the model."""
 
-    epochs: int = 60
     kind: Literal['cosine', 'step', 'constant'] = 'cosine'
-    hold_epochs: float = 0.0
-    min_lr: float = 0.0
-    decay_epochs: list[float] = field(default_factory=list)
-    decay_rate: float = 0.1
-    warmup_steps: int = 0
-    warmup_epochs: float = 0.0
-    warmup_factor: float = 0.01
-    freeze_steps: int = 0
+    """`cosine` falls to `min_lr`, `step` multiplies by `decay_rate` after each of `decay_epochs`."""
+
+    hold_epochs: Number = Field(0.0, ge=0)
+    """Number of epochs after which the cosine begins."""
+
+    min_lr: Number = Field(0.0, ge=0)
+    """Learning rate at the end of the cosine."""
+
+    decay_epochs: list[Number] = []
+    """Epochs of `step`, such as `[30, 50]`."""
+
+    decay_rate: Number = 0.1
+    """Factor of `step`."""
+
+    warmup_steps: int = Field(0, ge=0)
+    """Number of steps of linear warm-up; where it is 0, `warmup_epochs` counts."""
+
+    warmup_epochs: Number = Field(0.0, ge=0)
+    """Length of the linear warm-up in epochs."""
+
+    warmup_factor: Number = Field(0.01, ge=0, le=1)
+    """Part of the learning rate that the warm-up starts from."""
+
+    freeze_steps: int = Field(0, ge=0)
+    """Number of steps at the start in which the backbone stays as it is."""
+
     freeze_attention: bool = False
-    early_sizes: list[tuple[int, int]] = field(default_factory=list)
+    """Whether the attention counts as backbone there."""
+
+    early_sizes: list[EarlySize] = []
+    """`[epochs, side]` pairs: the run begins with so many epochs of images of that side in pixels, one pair after the
+    other, and ends with those of `data.image_size`; `[[20, 64], [8, 128]]`. Where height and width differ, side is the
+    height. Evaluations take the final size."""
+
     keep_statistics: bool = False
-    freeze_stages: int = 0
+    """Whether batch norms, that of the neck too, normalize by the running statistics that the run starts with and leave
+    these as they are; scale and offset learn. The statistics of a few vehicles' images spoil trained weights for all
+    others."""
+
+    freeze_stages: int = Field(0, ge=0, le=4)
+    """Number of stages of a ResNet that, with the stem, stay as they are during the whole run; a step skips their
+    backward pass."""
 
 
-@dataclass
-class RunRecipe:
-    """How it is computed.
+class RunRecipe(_Section):
+    """How the training is computed."""
 
-    Attributes:
-        seed: of everything random.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
-        precision: `fp32`, `bf16`, `fp16` (autocast), or `auto`: bf16 where the device has units for it.
-        channels_last: memory format.
-        compile: torch.compile.
-        ema: decay of the moving average of the weights, which is evaluated and saved then; null for none.
-        sync_batch_norm: statistics over all processes.
-        evaluate_every: epochs between evaluations; the last epoch is evaluated always.
-        checkpoint_every: steps between checkpoints, 0 for only one at the end of each epoch.
-        log_every: steps between lines of the log.
-        tensorboard: write TensorBoard files, too.
-        flip: evaluate the mean of an image and its mirror image.
-        interpolate: how far the weights that are evaluated and saved as the model lie on the line from the start's (0)
-            to the trained ones (1), as WiSE-FT (Wortsman et al., CVPR 2022) does; statistics of batch norms as well,
-            the classifier not. Checkpoints to go on from hold the trained ones.
-        compare_start: evaluate the weights that the run starts from as well, as epoch 0; they stay the run's model
-            where no trained ones have a higher mAP on the test part.
-        whiten: shrinkage of the whitening that the final model gets, fitted to training images, see
-            `timm_dpa.train.run.whitening`; 3 suits weights that see new footage, null for none.
-        whiten_images: so many training images are taken for it, in whole batches.
-    """
+    seed: int = Field(0, ge=0)
+    """Seed of everything random."""
 
-    seed: int = 0
     device: str = 'auto'
+    """`auto`, or a torch device such as `cpu`, `cuda`, `cuda:1`, `mps`."""
+
     precision: Literal['auto', 'fp32', 'bf16', 'fp16'] = 'auto'
+    """Type of autocast; `auto` is bf16 where the device has units for it, else fp32."""
+
     channels_last: bool = True
+    """Whether the memory format is channels last."""
+
     compile: bool = False
-    ema: float | None = None
+    """Whether `torch.compile` compiles the network."""
+
+    ema: Number | None = Field(None, ge=0, lt=1)
+    """Decay of the moving average of the weights, which is evaluated and saved then. Null keeps none."""
+
     sync_batch_norm: bool = False
-    evaluate_every: int = 5
-    checkpoint_every: int = 200
-    log_every: int = 20
+    """Whether batch norms take their statistics over all processes."""
+
+    evaluate_every: int = Field(5, ge=0)
+    """Number of epochs between evaluations; the last epoch is always evaluated, and 0 evaluates no other."""
+
+    checkpoint_every: int = Field(200, ge=0)
+    """Number of steps between checkpoints; 0 writes one only at the end of each epoch."""
+
+    log_every: int = Field(20, ge=1)
+    """Number of steps between lines of the log."""
+
     tensorboard: bool = True
+    """Whether TensorBoard files are written, too."""
+
     flip: bool = False
-    whiten: float | None = None
-    whiten_images: int = 4096
-    interpolate: float = 1.0
+    """Whether evaluations take the mean embedding of an image and its mirror image."""
+
+    whiten: Number | None = Field(None, gt=0)
+    """Shrinkage of the whitening that the final model gets, fitted to training images, see
+    `timm_dpa.train.run.whitening`; 3 suits weights that see new footage. Null fits none."""
+
+    whiten_images: int = Field(4096, ge=1)
+    """Number of training images that the whitening is fitted to, in whole batches."""
+
+    interpolate: Number = Field(1.0, gt=0, le=1)
+    """How far the weights that are evaluated and saved as the model lie on the line from the start's (0) to the trained
+    ones (1), as WiSE-FT (Wortsman et al., CVPR 2022) does; statistics of batch norms as well, the classifier not. The
+    checkpoints that a run resumes from hold the trained weights."""
+
     compare_start: bool = False
+    """Whether the weights that the run starts from are evaluated as well, as epoch 0; they stay the run's model where
+    no trained ones have a higher mAP on the test part."""
 
 
-@dataclass
-class Recipe:
-    """A training run. `Recipe()` has the package's defaults; `load_recipe` reads one of its files, or yours."""
+class Recipe(_Section):
+    """A training run. `Recipe()` has the package's defaults; `load_recipe` reads a recipe of the package, or a file."""
 
-    model: ModelRecipe = field(default_factory=ModelRecipe)
-    data: DataRecipe = field(default_factory=DataRecipe)
-    augment: AugmentRecipe = field(default_factory=AugmentRecipe)
-    batch: BatchRecipe = field(default_factory=BatchRecipe)
-    loss: LossRecipe = field(default_factory=LossRecipe)
-    optim: OptimRecipe = field(default_factory=OptimRecipe)
-    schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
-    run: RunRecipe = field(default_factory=RunRecipe)
+    model: ModelRecipe = ModelRecipe()
+    data: DataRecipe = DataRecipe()
+    augment: AugmentRecipe = AugmentRecipe()
+    batch: BatchRecipe = BatchRecipe()
+    loss: LossRecipe = LossRecipe()
+    optim: OptimRecipe = OptimRecipe()
+    schedule: ScheduleRecipe = ScheduleRecipe()
+    run: RunRecipe = RunRecipe()
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
         """The reverse of `as_dict`; what is left out keeps its default.
 
         Raises:
-            ValueError: unknown keys or wrong values.
+            ValueError: unknown keys or wrong values; the message is one line that names each key and what it takes.
         """
-        return _build(cls, values, '')
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ValueError(explain(error, cls)) from None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists and scalars."""
-        return _plain(asdict(self))
+        return _plain(self.model_dump())
 
     def as_yaml(self) -> str:
+        """The whole recipe as YAML, which `load_recipe` reads."""
         return yaml.safe_dump(self.as_dict(), sort_keys=False)
 
     def override(self, settings: Iterable[str]) -> Recipe:
@@ -301,22 +432,17 @@ class Recipe:
             name, equals, text = setting.partition('=')
             if not equals:
                 raise ValueError(f'{setting}: settings are written key=value, such as schedule.epochs=20')
-            section, _, key = name.partition('.')
             try:
                 value = yaml.safe_load(text)
             except yaml.YAMLError as error:
                 raise ValueError(f'{setting}: {text!r} is not a value that YAML can read') from error
-            keys = key.split('.')
-            target = values.setdefault(section, {}) if key else values
-            if key:
-                # below a dictionary, as in loss.metric_args.margin
-                for part in keys[:-1]:
-                    target = target.setdefault(part, {}) if isinstance(target, dict) else None
-                if not isinstance(target, dict):
-                    raise ValueError(f'{setting}: {name.rpartition(".")[0]} has no keys')
-                target[keys[-1]] = value
-            else:
-                values[section] = value
+            *parents, last = name.split('.')
+            target: Any = values
+            for key in parents:  # below a dictionary, too, as in loss.metric_args.margin
+                target = target.setdefault(key, {}) if isinstance(target, dict) else None
+            if not isinstance(target, dict):
+                raise ValueError(f'{setting}: {".".join(parents)} has no keys')
+            target[last] = value
         return Recipe.from_dict(values)
 
 
@@ -358,66 +484,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _build(kind: type, values: Any, prefix: str) -> Any:
-    if not isinstance(values, dict):
-        raise ValueError(f'{prefix.rstrip(".") or "a recipe"} must have keys and values, not {values!r}')
-    hints = get_type_hints(kind)
-    known = [item.name for item in fields(kind)]
-    for key in values:
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            guess = f'; did you mean {prefix}{close[0]}?' if close else f'; there are {", ".join(known)}'
-            raise ValueError(f'unknown key {prefix}{key}{guess}')
-    return kind(**{key: _coerce(value, hints[key], f'{prefix}{key}') for key, value in values.items()})
-
-
-def _coerce(value: Any, hint: Any, key: str) -> Any:
-    if is_dataclass(hint):
-        return _build(hint, value, f'{key}.')
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return None if value is None else _coerce(value, next(arg for arg in args if arg is not type(None)), key)
-    wrong = ValueError(f'{key}={value!r}: must be {_describe(hint)}')
-    if origin is Literal:
-        if value not in args:
-            raise wrong
-        return value
-    if origin in (list, tuple):
-        if origin is tuple and isinstance(value, int) and not isinstance(value, bool):
-            value = [value] * len(args)  # one side of a square
-        if not isinstance(value, (list, tuple)) or (origin is tuple and len(value) != len(args)):
-            raise wrong
-        return origin(_coerce(item, args[0], key) for item in value)
-    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML takes 1e-4 for a string
-        except ValueError:
-            raise wrong from None
-    kind = dict if origin is dict else hint
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise wrong
-    return _numbers(value) if kind is dict else value
-
-
-def _numbers(value: Any) -> Any:
-    """Free values, with numbers such as 1e-4 that YAML takes for a string."""
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    if isinstance(value, str) and re.fullmatch(r'[-+]?\d+(\.\d*)?[eE][-+]?\d+', value):
-        return float(value)
-    return value
-
-
-def _describe(hint: Any) -> str:
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return f'one of {", ".join(args)}'
-    if origin is tuple:
-        return 'a number, or a list of two'
-    return {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a text'}.get(
-        origin or hint, {list: 'a list', dict: 'keys and values'}.get(origin, str(hint))
-    )

@@ -10,28 +10,12 @@ from typing import Any
 
 import torch
 
-__all__ = ['load_checkpoint', 'load_latest', 'remove_stale', 'save_checkpoint', 'write_atomically']
+from timm_dpa.files import atomic_file
+
+__all__ = ['load_checkpoint', 'load_latest', 'save_checkpoint']
 
 
 _DIGEST = hashlib.sha256().digest_size
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file to a temporary name beside it, then rename it.
-
-    Raises:
-        OSError: it cannot be written, as on a full disk; what was at `path` is still there.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.tmp{os.getpid()}')
-    try:
-        with temporary.open('wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut may leave the new name with no content
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], keep_previous: bool = True) -> None:
@@ -42,30 +26,22 @@ def save_checkpoint(path: Path, state: dict[str, Any], keep_previous: bool = Tru
     Raises:
         OSError: it cannot be written; the files that were there are as before.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.tmp{os.getpid()}')
     try:
-        with temporary.open('wb') as file:
-            hashed = _HashedFile(file)
-            torch.save(state, hashed)
-            # a ZIP archive may be followed by other bytes, so that the file stays one that torch.load reads
-            file.write(hashed.digest())
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_previous and path.exists():
-            previous = path.with_name('previous.pt')
-            spare = path.with_name(f'.previous.pt.tmp{os.getpid()}')
-            # a second name for the old file: at no moment is there no checkpoint
-            try:
-                os.link(path, spare)
-            except OSError:  # a file system without links
-                shutil.copyfile(path, spare)
-            os.replace(spare, previous)
-        os.replace(temporary, path)
+        with atomic_file(path) as temporary:
+            with temporary.open('wb') as file:
+                hashed = _HashedFile(file)
+                torch.save(state, hashed)
+                # a ZIP archive may be followed by other bytes, so that the file stays one that torch.load reads
+                file.write(hashed.digest())
+            if keep_previous and path.exists():
+                with atomic_file(path.with_name('previous.pt')) as spare:
+                    # a second name for the old file: at no moment is there no checkpoint
+                    try:
+                        os.link(path, spare)
+                    except OSError:  # a file system without links
+                        shutil.copyfile(path, spare)
     except RuntimeError as error:  # torch's writer says so of a disk that is full
         raise OSError(f'{path}: cannot be written ({str(error).splitlines()[0]})') from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class _HashedFile:
@@ -130,12 +106,3 @@ def load_latest(folder: Path) -> dict[str, Any] | None:
     if damaged:
         raise ValueError(f'{damaged[0]}; no good checkpoint is left in {folder}: start again in another folder')
     return None
-
-
-def remove_stale(folder: Path) -> None:
-    """Remove temporary files and folders that a killed process left behind."""
-    for path in folder.glob('.*.tmp*'):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)

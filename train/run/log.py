@@ -11,7 +11,7 @@ from typing import Any
 
 from huggingface_hub.utils import tqdm
 
-from .checkpoints import write_atomically
+from timm_dpa.files import write_bytes
 
 __all__ = ['RunLog', 'read_table', 'table_bytes']
 
@@ -37,7 +37,7 @@ class RunLog:
             return
         self._steps = folder / 'steps.csv'
         rows = [row for row in read_table(self._steps) if int(row['step']) <= step]
-        write_atomically(self._steps, table_bytes(rows))
+        write_bytes(self._steps, table_bytes(rows))
         self._handler = logging.FileHandler(folder / 'run.log', encoding='utf-8', errors='backslashreplace')
         self._handler.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
         # warnings of the package are part of the story

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import nn
 
 from timm_dpa import init_backbone, load_weights
 from timm_dpa.dpa_resnet import ReIDResNet
+from timm_dpa.files import atomic_folder
 from timm_dpa.layers.whitening import WHITENING_KEY, Whitening, add_whitening
 from timm_dpa.reid_timm import ReIDBackbone
 from timm_dpa.weights.fetch import WeightsError, explain, file_sha256, is_released, read_manifest
@@ -210,8 +210,7 @@ def write_model_folder(model: nn.Module, model_args: dict[str, Any], image_size:
     if cfg.get('pool_size'):
         reduction = model.feature_info[-1]['reduction']
         cfg['pool_size'] = tuple(-(-side // reduction) for side in image_size)
-    temporary = folder.with_name(f'.{folder.name}.tmp{os.getpid()}')
-    try:
+    with atomic_folder(folder, replace=True) as temporary:
         try:
             save_for_hf(model, temporary, model_args=model_args or None, safe_serialization=True)
         except SafetensorError as error:  # what a full disk is to safetensors
@@ -221,10 +220,3 @@ def write_model_folder(model: nn.Module, model_args: dict[str, Any], image_size:
         written = json.loads(path.read_text(encoding='utf-8'))
         written.get('model_args', {}).pop('num_classes', None)  # transformers gives it, too, and fails then
         path.write_text(json.dumps(written, indent=2), encoding='utf-8')
-        old = folder.with_name(f'.{folder.name}.old.tmp{os.getpid()}')
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(temporary, folder)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

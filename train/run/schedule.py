@@ -27,8 +27,6 @@ def create_optimizer(model: nn.Module, recipe: OptimRecipe) -> torch.optim.Optim
     Raises:
         ValueError: no such optimiser, or options that it does not take.
     """
-    if recipe.lr <= 0 or recipe.weight_decay < 0:
-        raise ValueError(f'optim.lr={recipe.lr}, optim.weight_decay={recipe.weight_decay}: must be above 0, at least 0')
     try:
         optimizer = create_optimizer_v2(
             model,
@@ -63,18 +61,10 @@ class LearningRate:
     def __init__(
         self, optimizer: torch.optim.Optimizer, recipe: ScheduleRecipe, lr: float, steps_per_epoch: int
     ) -> None:
-        if recipe.epochs < 0:
-            raise ValueError(f'schedule.epochs must be at least 0, not {recipe.epochs}')
         if not recipe.epochs:
             return  # no step asks
-        if not 0 <= recipe.warmup_factor <= 1:
-            raise ValueError(f'schedule.warmup_factor must be in 0..1, not {recipe.warmup_factor}')
         self.total = recipe.epochs * steps_per_epoch
         self.warmup = recipe.warmup_steps or round(recipe.warmup_epochs * steps_per_epoch)
-        if min(recipe.warmup_steps, recipe.warmup_epochs, recipe.hold_epochs, recipe.min_lr, recipe.freeze_steps) < 0:
-            raise ValueError(
-                'schedule: warmup_steps, warmup_epochs, hold_epochs, min_lr, freeze_steps must be 0 or more'
-            )
         # the cosine begins where both are over
         self.hold = max(round(recipe.hold_epochs * steps_per_epoch), self.warmup)
         options = {
@@ -114,13 +104,11 @@ def early_size(recipe: ScheduleRecipe, image_size: tuple[int, int], epoch: int) 
     """Height and width of the training images in an epoch, from 0, see `ScheduleRecipe.early_sizes`.
 
     Raises:
-        ValueError: sizes that are too small, or that leave no epoch at the final size.
+        ValueError: the sizes leave no epoch at the final size.
     """
     done = 0
     found = None
     for epochs, side in recipe.early_sizes:
-        if epochs < 1 or side < 32:
-            raise ValueError(f'schedule.early_sizes: [{epochs}, {side}] must be at least 1 epoch of at least 32 pixels')
         done += epochs
         if found is None and epoch < done:
             found = (side, max(1, round(side * image_size[1] / image_size[0])))

@@ -39,8 +39,6 @@ class ReIDTask(TrainingTask):
             raise ValueError(
                 f'loss.classifier={loss.classifier} needs at least 2 identities to tell apart, not {model.num_classes}'
             )
-        if not 0 <= loss.label_smoothing < 1:
-            raise ValueError(f'loss.label_smoothing must be in 0..1, not {loss.label_smoothing}')
         self.loss = loss
         self.model = model
         logits = None

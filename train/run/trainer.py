@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from timm_dpa.embedding.extractor import FeatureExtractor, autocast_dtype
 from timm_dpa.embedding.images import ImageError
+from timm_dpa.files import remove_stale, write_bytes
 from timm_dpa.reid_timm import ReIDBackbone
 
 from ..data.datasets import collate
@@ -34,7 +35,7 @@ from ..data.transforms import train_transform
 from ..evaluation.evaluate import Evaluation, check_protocol, evaluate_model, write_evaluation
 from ..recipes.recipe import ModelRecipe, Recipe
 from ..samplers import IdentitySampler
-from .checkpoints import load_checkpoint, load_latest, remove_stale, save_checkpoint, write_atomically
+from .checkpoints import load_checkpoint, load_latest, save_checkpoint
 from .distributed import Processes, joined_processes
 from .fine_tuning import (
     Anchor,
@@ -128,20 +129,10 @@ class _Run:
         self.evaluates = len(self.data.test) > 0
         if self.evaluates:  # what is wrong shows before the work
             check_protocol(self.data, data.protocol, data.draws, data.exclude_same_camera)
-        if recipe.run.whiten is not None and not recipe.run.whiten > 0:
-            raise ValueError(f'run.whiten must be above 0, not {recipe.run.whiten}; null for none')
         if not recipe.schedule.epochs and recipe.run.whiten is None:
             raise ValueError(
                 'schedule.epochs=0 takes no step, and run.whiten=null fits nothing: there is nothing to do'
             )
-        if recipe.run.whiten_images < 1:
-            raise ValueError(f'run.whiten_images must be at least 1, not {recipe.run.whiten_images}')
-        if recipe.run.log_every < 1:
-            raise ValueError(f'run.log_every must be at least 1, not {recipe.run.log_every}')
-        if recipe.run.ema is not None and not 0 <= recipe.run.ema < 1:
-            raise ValueError(f'run.ema must be in 0..1, not {recipe.run.ema}; null for none')
-        if recipe.optim.clip_grad is not None and recipe.optim.clip_grad <= 0:
-            raise ValueError(f'optim.clip_grad must be above 0, not {recipe.optim.clip_grad}; null for none')
         check_fine_tuning(recipe)
         self.checkpoints = out / 'checkpoints'
         state = self._open_folder()
@@ -175,8 +166,6 @@ class _Run:
         early_size(recipe.schedule, self.image_size, 0)
         for synthetic in (False, True):
             train_transform(config, **augment_options(recipe.augment, synthetic))
-        if recipe.batch.accumulate < 1:
-            raise ValueError(f'batch.accumulate must be at least 1, not {recipe.batch.accumulate}')
         self.steps_per_epoch = -(-len(self.sampler) // recipe.batch.accumulate)
         self.optimizer = create_optimizer(model, recipe.optim)
         self.rate = LearningRate(self.optimizer, recipe.schedule, recipe.optim.lr, self.steps_per_epoch)
@@ -238,8 +227,8 @@ class _Run:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         for folder in (self.out, self.checkpoints):
             remove_stale(folder)
-        write_atomically(self.out / 'recipe.yaml', self.recipe.as_yaml().encode())
-        write_atomically(self.out / 'data.json', json.dumps(self.sources.describe(), indent=2).encode())
+        write_bytes(self.out / 'recipe.yaml', self.recipe.as_yaml().encode())
+        write_bytes(self.out / 'data.json', json.dumps(self.sources.describe(), indent=2).encode())
         return state
 
     def _teacher(self, model: nn.Module) -> nn.Module | None:
@@ -286,7 +275,7 @@ class _Run:
             return
         self.loader = None  # its processes end before others begin
         pad = round(self.recipe.augment.pad * size[0] / self.image_size[0])
-        augment = replace(self.recipe.augment, pad=pad)
+        augment = self.recipe.augment.model_copy(update={'pad': pad})
         images = self.sources.images({**self.data_config, 'input_size': (3, *size)}, augment)
         self.loader, self.loaded_size = self._loader(images), size
 
@@ -594,7 +583,7 @@ class _Run:
             return model
         model = copy.deepcopy(model)
         self.loader, self.loaded_size = None, None  # its processes end before others begin
-        images = self.sources.images(self.data_config, replace(self.recipe.augment, erasing=0.0))
+        images = self.sources.images(self.data_config, self.recipe.augment.model_copy(update={'erasing': 0.0}))
         seen = fit_whitening(model, self._batches_beyond(images, run.whiten_images), run.whiten, self.autocast)
         if self.processes.world_size > 1:
             torch.distributed.broadcast(model.whiten.matrix, 0)
@@ -624,7 +613,7 @@ class _Run:
             self.best = row
             self._keep_best(model, result, epoch)
         if self.processes.is_main:
-            write_atomically(self.out / 'metrics.csv', table_bytes(self.history))
+            write_bytes(self.out / 'metrics.csv', table_bytes(self.history))
         return row
 
     def _final_epoch(self) -> bool:

@@ -13,7 +13,7 @@ from tests.support.vehicles import write_vehicles
 from tests.train.run.test_fine_tuning import changed, interrupted, last
 from timm_dpa.train.data.mixing import MixedSampler, TrainingSources, load_sources
 from timm_dpa.train.data.provenance import write_about
-from timm_dpa.train.recipes.recipe import AugmentRecipe, BatchRecipe, DataRecipe
+from timm_dpa.train.recipes.recipe import AugmentRecipe, BatchRecipe, DataRecipe, Recipe
 from timm_dpa.train.run.task import ReIDTask
 from timm_dpa.train.run.trainer import train
 from timm_dpa.train.samplers import IdentitySampler
@@ -110,11 +110,13 @@ class TestSources:
         assert torch.equal(both[real][0], only_half[real][0])
 
     @pytest.mark.parametrize('key', ['pad', 'sensors', 'real'])
-    def test_keys_that_photographs_cannot_have_for_themselves(self, data, key):
+    def test_keys_that_photographs_cannot_have_for_themselves(self, key):
         with pytest.raises(ValueError, match=f'augment.real has no key {key}; there are flip'):
-            sources(data).images(CONFIG, AugmentRecipe(real={key: 0}))
-        with pytest.raises(ValueError, match=r"augment\.real\.sensor must be a number, not 'off'"):
-            sources(data).images(CONFIG, AugmentRecipe(real={'sensor': 'off'}))
+            Recipe().override([f'augment.real.{key}=0'])
+        with pytest.raises(ValueError, match=r"augment\.real\.sensor='off': must be a number"):
+            Recipe().override(['augment.real.sensor="off"'])
+        with pytest.raises(ValueError, match=r'augment\.real\.sensor must be in 0\.\.4, not 5'):
+            Recipe().override(['augment.real.sensor=5'])
 
 
 def epochs(sampler, count):
@@ -188,9 +190,6 @@ class TestBatches:
     def test_wrong_ones(self, data, rendered):
         found = sources(data, rendered)
         for batch, message in [
-            (BatchRecipe(size=16, mix=1.0), r'batch\.mix'),
-            (BatchRecipe(size=16, mix=0.0), r'batch\.mix'),
-            (BatchRecipe(size=16, per_epoch=0), r'batch\.per_epoch'),
             (BatchRecipe(size=4), 'no room'),
             (BatchRecipe(size=15), 'multiple of images_per_identity'),
             (BatchRecipe(size=64), r'data\.mix with batch\.mix=0\.5: a batch of 8 identities'),

@@ -1,9 +1,13 @@
 """Recipes: values, their checks, and the files of the package against the table of facts."""
 
+import re
+
 import pytest
 import yaml
 
+from timm_dpa.train.losses import METRIC_LOSSES
 from timm_dpa.train.recipes.recipe import Recipe, list_recipes, load_recipe
+from timm_dpa.train.recipes.reference import recipe_reference
 
 
 class TestValues:
@@ -57,11 +61,42 @@ class TestValues:
             ('optim.lr.x=1', 'optim.lr has no keys'),
             ('optim.lr', 'key=value'),
             ('optim.lr=[', 'YAML'),
+            ('optim.lr=.nan', 'a number'),
+            ('optim.lr=0', r'optim\.lr must be above 0, not 0'),
+            ('optim.clip_grad=-1', r'clip_grad must be above 0, not -1; null for none'),
+            ('loss.label_smoothing=1', 'must be at least 0, below 1, not 1'),
+            ('batch.mix=1', 'above 0, below 1'),
+            ('batch.per_epoch=0', r'batch\.per_epoch must be at least 1'),
+            ('schedule.epochs=-1', r'schedule\.epochs must be at least 0'),
+            ('schedule.warmup_factor=2', r'in 0\.\.1'),
+            ('schedule.warmup_steps=-1', r'warmup_steps must be at least 0'),
+            ('schedule.early_sizes=[[0, 64]]', r'early_sizes\[0\]\[0\] must be at least 1, not 0'),
+            ('schedule.early_sizes=[[1, 16]]', r'early_sizes\[0\]\[1\] must be at least 32, not 16'),
+            ('schedule.early_sizes=[3]', r'early_sizes\[0\]=3: must be a list of two'),
+            ('schedule.decay_epochs=[1, x]', r"decay_epochs\[1\]='x': must be a number"),
+            ('data.protocol=vrru', 'one of fixed, vru, first-last, cross-camera, or null'),
+            ('data.layout=veri', 'one of auto, veri_uav'),
+            ('data.mix=crops', 'a list'),
         ],
     )
     def test_wrong_settings_name_the_key_and_what_it_takes(self, setting, message):
         with pytest.raises(ValueError, match=message):
             Recipe().override([setting])
+
+    def test_all_that_is_wrong_is_named_in_one_line(self):
+        with pytest.raises(
+            ValueError, match=r'^unknown key optim\.lrr; did you mean optim\.lr\?; run\.seed must be'
+        ) as error:
+            Recipe().override(['optim.lrr=1', 'run.seed=-1'])
+        assert '\n' not in str(error.value)
+
+    def test_values_set_later_are_checked_and_belong_to_one_recipe(self):
+        recipe = Recipe()
+        with pytest.raises(ValueError, match='greater than 0'):
+            recipe.optim.lr = -1.0
+        recipe.optim.lr = 0.5
+        recipe.model.args['attn_stages'] = [4]
+        assert (Recipe().optim.lr, Recipe().model.args) == (3.5e-4, {})
 
     def test_a_wrong_file_is_named(self, tmp_path):
         path = tmp_path / 'mine.yaml'
@@ -115,3 +150,19 @@ class TestShippedRecipes:
     def test_yaml_is_plain(self):
         for name in list_recipes():
             assert yaml.safe_load(load_recipe(name).as_yaml()) == load_recipe(name).as_dict()
+
+
+class TestReference:
+    def test_has_a_row_for_every_key_with_its_default(self):
+        rows = dict(
+            re.findall(r'^\| `([a-z_]+\.[a-z_]+)` \| [^|]+ \| `([^|]+)` \| .{10,} \|$', recipe_reference(), re.M)
+        )
+        values = Recipe().as_dict()
+        assert set(rows) == {f'{section}.{key}' for section in values for key in values[section]}
+        # the defaults, as they are printed, are those of the package
+        assert Recipe().override(f'{key}={value}' for key, value in rows.items()) == Recipe()
+
+    def test_says_ranges_and_choices(self):
+        text = recipe_reference()
+        assert '| `run.ema` | a number of at least 0, below 1, or null | `null` |' in text
+        assert f'| `loss.metric` | one of {", ".join(METRIC_LOSSES)}, none | `triplet` |' in text

@@ -56,23 +56,16 @@ def test_small_images_come_first():
     assert early_size(ScheduleRecipe(epochs=6), (256, 128), 0) == (256, 128)
 
 
-@pytest.mark.parametrize(
-    ('sizes', 'message'),
-    [([(6, 64)], 'leave at least one'), ([(0, 64)], 'at least 1 epoch'), ([(1, 16)], 'at least 32 pixels')],
-)
-def test_early_sizes_that_do_not_fit(sizes, message):
-    with pytest.raises(ValueError, match=message):
-        early_size(ScheduleRecipe(epochs=6, early_sizes=sizes), (256, 256), 3)
+def test_early_sizes_leave_an_epoch_at_the_final_size():
+    with pytest.raises(ValueError, match='leave at least one'):
+        early_size(ScheduleRecipe(epochs=6, early_sizes=[(6, 64)]), (256, 256), 3)
 
 
 @pytest.mark.parametrize(
     ('schedule', 'message'),
     [
-        (ScheduleRecipe(epochs=-1), 'epochs'),
         (ScheduleRecipe(epochs=3, warmup_epochs=3), 'nothing is left for the cosine'),
         (ScheduleRecipe(epochs=3, kind='step'), 'decay_epochs'),
-        (ScheduleRecipe(warmup_factor=2), 'warmup_factor'),
-        (ScheduleRecipe(warmup_steps=-1), '0 or more'),
     ],
 )
 def test_numbers_that_do_not_fit(schedule, message):
@@ -106,7 +99,6 @@ def test_weight_decay_of_vectors_is_an_option():
     ('recipe', 'message'),
     [
         (OptimRecipe(name='adamm'), 'optim.name=adamm'),
-        (OptimRecipe(lr=0), 'optim.lr'),
         (OptimRecipe(args={'nesterow': True}), 'nesterow'),
     ],
 )

@@ -65,7 +65,6 @@ def test_compiled_it_keeps_its_names():
     [
         (LossRecipe(classifier='none', metric='none'), 5, 'nothing to learn from'),
         (LossRecipe(), 1, 'at least 2 identities'),
-        (LossRecipe(label_smoothing=1.0), 5, 'label_smoothing'),
         (LossRecipe(metric='supcon', metric_args={'temprature': 1}), 5, 'temprature'),
     ],
 )
