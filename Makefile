@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all test-timm wheel bench lint clean
+.PHONY: demo test test-all test-timm test-floors docs wheel bench lint types clean
 
 demo: $(VENV)/demo
 	$(BIN)/timm-dpa demo --out demo
@@ -30,10 +30,23 @@ bench: $(VENV)/demo
 	$(BIN)/python benchmarks/ranking.py
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/synth.py
+	$(BIN)/python benchmarks/synth_difficulty.py
+	$(BIN)/timm-dpa data draw build/bench/toy --identities 64
+	$(BIN)/python benchmarks/recipes.py --data build/bench/toy --out build/bench/recipes model.name=dpa_resnet18 \
+		model.init_from=null data.image_size=64 batch.size=32 schedule.epochs=12
 
-lint: $(VENV)/test
+lint: $(VENV)/test types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+# mypy reads packages from where they lie; the links show them as they are installed
+types: $(VENV)/test links
+	$(BIN)/python -m mypy
+
+links:
+	rm -rf build/types
+	mkdir -p build/types/timm_dpa
+	ln -s $(filter-out %/__pycache__,$(wildcard $(CURDIR)/timm_dpa/*)) $(CURDIR)/train $(CURDIR)/synth $(CURDIR)/hub build/types/timm_dpa
 
 # The marker files stand for what is installed.
 $(VENV)/core: pyproject.toml

@@ -1,8 +1,8 @@
-"""What dual-pooling attention adds to a ResNet-50: time of dpa_resnet50 over that of reid_resnet50.
+"""What dual-pooling attention adds to a ResNet-50: time of dpa_resnet50 relative to that of reid_resnet50.
 
-    python benchmarks/attention.py [--repeats 15]
+    python benchmarks/attention.py [--repeats 15] [--depth 50] [--pixels 256]
 
-Batch 8, 256 x 256 px, float32, two threads. The floor is the ratio of counted multiply-accumulate operations: what the
+Batch 8, float32, two threads. The floor is the ratio of counted multiply-accumulate operations: what the
 attention would cost if its matrix products were as fast as the backbone's and everything else were free.
 """
 
@@ -34,11 +34,13 @@ def counted(model: torch.nn.Module, images: torch.Tensor, training: bool) -> int
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--repeats', type=int, default=15, help='pairs of measurements (default 15)')
+    parser.add_argument('--depth', type=int, default=50, choices=(18, 50))
+    parser.add_argument('--pixels', type=int, default=256, help='side of the images (default 256)')
     args = parser.parse_args()
     torch.set_num_threads(2)
     torch.manual_seed(0)
-    dpa, reid = timm.create_model('dpa_resnet50'), timm.create_model('reid_resnet50')
-    images = torch.randn(8, 3, 256, 256)
+    dpa, reid = (timm.create_model(f'{name}_resnet{args.depth}') for name in ('dpa', 'reid'))
+    images = torch.randn(8, 3, args.pixels, args.pixels)
     for name, memory_format in (('contiguous', torch.contiguous_format), ('channels_last', torch.channels_last)):
         for model in (dpa, reid):
             model.to(memory_format=memory_format)
@@ -51,7 +53,7 @@ def main() -> None:
             else:
                 with torch.inference_mode():
                     ratio = paired_ratio(lambda: dpa(x), lambda: reid(x), args.repeats)  # noqa: B023
-            show(f'dpa_resnet50 / reid_resnet50, {what}, {name}', ratio, target)
+            show(f'dpa_resnet{args.depth} / reid_resnet{args.depth}, {what}, {name}', ratio, target)
             if name == 'contiguous':
                 floor = counted(dpa, x[:2], training) / counted(reid, x[:2], training)
                 print(f'{f"    floor from counted operations, {what}":58s} {floor:6.3f} x')

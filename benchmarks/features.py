@@ -1,9 +1,9 @@
-"""FeatureExtractor on a folder of small JPEGs, over the bare model on tensors in memory.
+"""FeatureExtractor on a folder of small JPEGs, compared with the bare model on tensors in memory.
 
     python benchmarks/features.py [--model dpa_resnet50] [--images 2000] [--repeats 5]
 
-Both compute with the same weights, precision, memory format, input size and batch size; the extractor also lists the
-folder, decodes, resizes, normalises and collects. Images are drawn by the package: 128 x 128 px, quality 92.
+Both use the same weights, precision, memory format, input size and batch size; the extractor also lists the folder,
+decodes, resizes, normalizes and collects. The images are those of the toy data set: 128 x 128 px, JPEG quality 92.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def main() -> None:
     torch.set_num_threads(2)
     extractor = FeatureExtractor(args.model, pretrained=False, batch_size=args.batch_size, precision=args.precision)
     with tempfile.TemporaryDirectory() as folder:
-        drawn = [draw_vehicle(identity, 0) for identity in range(50)]
+        vehicles = [draw_vehicle(identity, 0) for identity in range(50)]
         for index in range(args.images):
-            drawn[index % len(drawn)].save(Path(folder, f'{index:05d}.jpg'), quality=92)
+            vehicles[index % len(vehicles)].save(Path(folder, f'{index:05d}.jpg'), quality=92)
         size = extractor.data_config['input_size'][1:]
         pixels = torch.randint(0, 256, (args.batch_size, 3, *size), dtype=torch.uint8)
-        normalised = ((pixels - extractor.mean) / extractor.std).contiguous(memory_format=torch.channels_last)
+        normalized = ((pixels - extractor.mean) / extractor.std).contiguous(memory_format=torch.channels_last)
         batches = [args.batch_size] * (args.images // args.batch_size) + [args.images % args.batch_size]
 
         def bare() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
             ):
                 for batch in batches:
                     if batch:
-                        extractor.model(normalised[:batch])
+                        extractor.model(normalized[:batch])
 
         median, low, high = paired_ratio(bare, lambda: extractor(folder), args.repeats)
         name = (

@@ -1,4 +1,4 @@
-"""Time of `import timm_dpa` over that of `import timm`, each in a new process.
+"""Time of `import timm_dpa` relative to that of `import timm`, each in a new process.
 
 python benchmarks/import_time.py [--repeats 15]
 """

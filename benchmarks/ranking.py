@@ -1,11 +1,11 @@
 """Evaluation and re-ranking: time over that of the bare float32 matrix product of the same features, and extra memory.
 
-    python benchmarks/ranking.py [--repeats 5] [--only veri-uav vru-small vru-large rerank]
+    python benchmarks/ranking.py [--repeats 5] [--only veri-uav vru-small vru-large rerank] [--shrink 1]
 
-Two threads. Features are random, 2048 numbers each (a centre for each vehicle and noise), identities and cameras as in
-the data sets: VeRi-UAV has about 40 gallery images a vehicle and leaves out those of the query's camera, VRU has one
-gallery image a vehicle. The product is `query @ gallery.T` into a new matrix; in re-ranking, of all images with all.
-Extra memory is the peak above the inputs, in a process that does this alone.
+Two threads. Features are random, 2048 numbers each (a center for each vehicle and noise); identities and cameras are as
+in the data sets: VeRi-UAV has about 40 gallery images of a vehicle and leaves out those of the query's camera, VRU has
+one gallery image of a vehicle. The product is `query @ gallery.T` into a new matrix; in re-ranking it is that of all
+images with all. Extra memory is the peak above the inputs, in a process that does nothing else.
 """
 
 from __future__ import annotations
@@ -32,25 +32,26 @@ SHAPES = {
 
 
 def features(pids: torch.Tensor, seed: int) -> torch.Tensor:
-    """Drawn in place: nothing but the features themselves is ever in memory."""
+    """Random features, made in place: nothing but the features themselves is ever in memory."""
     result = torch.randn(len(pids), WIDTH, generator=torch.Generator().manual_seed(seed))
-    centres = torch.randn(int(pids.max()) + 1, WIDTH, generator=torch.Generator().manual_seed(0))
+    centers = torch.randn(int(pids.max()) + 1, WIDTH, generator=torch.Generator().manual_seed(0))
     for start in range(0, len(pids), 1000):
-        result[start : start + 1000].mul_(3).add_(centres[pids[start : start + 1000]])
+        result[start : start + 1000].mul_(3).add_(centers[pids[start : start + 1000]])
     return result
 
 
 class Case:
-    def __init__(self, name: str) -> None:
-        queries, images, vehicles, cameras, self.target = SHAPES[name]
+    """One shape of `SHAPES`, with all counts but that of the cameras divided by `shrink`."""
+
+    def __init__(self, name: str, shrink: int = 1) -> None:
+        *counts, cameras, self.target = SHAPES[name]
+        queries, images, vehicles = (max(1, count // shrink) for count in counts)
         self.name = f'{name}, {queries} x {images} x {WIDTH}'
         self.pids = torch.arange(queries) % vehicles, torch.arange(images) % vehicles
         self.query, self.gallery = (features(pids, seed) for seed, pids in enumerate(self.pids, start=1))
-        self.camids = (None, None)
-        if cameras:
-            self.camids = tuple(torch.arange(len(pids)) // vehicles % cameras for pids in self.pids)
+        self.camids = [torch.arange(len(pids)) // vehicles % cameras for pids in self.pids] if cameras else [None, None]
         self.reranks = name == 'rerank'
-        self.every = torch.cat([self.query, self.gallery]) if self.reranks else None
+        self.every = torch.cat([self.query, self.gallery]) if self.reranks else self.query
 
     def ours(self) -> None:
         if self.reranks:
@@ -66,16 +67,16 @@ class Case:
 
 
 def memory(what: str) -> int:
-    """A line of Linux's /proc/self/status, in bytes: getrusage may tell the peak of the process that started this."""
+    """A line of Linux's /proc/self/status, in bytes; getrusage may give the peak of the parent process."""
     line = next(line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith(what))
     return int(line.split()[1]) * 1024
 
 
-def print_extra_memory(name: str) -> None:
-    case = Case(name)
-    torch.mm(case.query[:64], case.gallery[:64].T)  # what the libraries take once
+def print_extra_memory(name: str, shrink: int) -> None:
+    case = Case(name, shrink)
+    torch.mm(case.query[:64], case.gallery[:64].T)  # the libraries allocate their own memory here
     before = memory('VmRSS')
-    Path('/proc/self/clear_refs').write_text('5')  # sets the peak to what is there now
+    Path('/proc/self/clear_refs').write_text('5')  # sets the peak to the present size
     case.ours()
     print(f'{f"    extra memory, {name}":58s} {(memory("VmHWM") - before) / 1e6:6.0f} MB', flush=True)
 
@@ -84,19 +85,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--repeats', type=int, default=5, help='pairs of measurements (default 5); 3 of vru-large')
     parser.add_argument('--only', nargs='+', choices=SHAPES, default=list(SHAPES), help='the shapes to measure')
-    parser.add_argument('--memory', choices=SHAPES, help=argparse.SUPPRESS)  # what the process of its own does
+    parser.add_argument('--shrink', type=int, default=1, metavar='N', help='divide all counts by N, to try the script')
+    parser.add_argument('--memory', choices=SHAPES, help=argparse.SUPPRESS)  # for the process that measures memory
     args = parser.parse_args()
     torch.set_num_threads(2)
     if args.memory:
-        print_extra_memory(args.memory)
+        print_extra_memory(args.memory, args.shrink)
         return
     for name in args.only:
-        case = Case(name)
+        case = Case(name, args.shrink)
         repeats = min(args.repeats, 3) if name == 'vru-large' else args.repeats
         show(case.name, paired_ratio(case.ours, case.product, repeats), case.target)
         del case
         if sys.platform == 'linux':
-            subprocess.run([sys.executable, __file__, '--memory', name], check=True)
+            subprocess.run([sys.executable, __file__, '--memory', name, '--shrink', str(args.shrink)], check=True)
 
 
 if __name__ == '__main__':

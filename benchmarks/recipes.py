@@ -1,9 +1,9 @@
-"""Variants of the recipe `strong` on one data set: what its choices rest on.
+"""Variants of the recipe `strong` on one data set: the measurements behind its choices.
 
     python benchmarks/recipes.py --data drawn --out runs/recipes [--seeds 1] [--only NAME]... [KEY=VALUE ...]
 
-Each variant changes one thing. KEY=VALUE fit all of them to the time at hand; goes on where it was stopped. The row
-is that of the last epoch: nothing is selected on the test images.
+Each variant changes one thing. KEY=VALUE settings apply to all of them; rerun the same command to resume. The row is
+that of the last epoch: nothing is selected on the test images.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ COLUMNS = ('mAP', 'rank1', 'mINP')
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', required=True)
     parser.add_argument('--out', type=Path, required=True)
     parser.add_argument('--seeds', type=int, default=1)

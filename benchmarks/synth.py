@@ -1,10 +1,10 @@
-"""The renderer: images/s on all cores, and its time over that of embree alone for the same primary rays.
+"""The renderer: images/s on all cores, and its time relative to that of embree alone for the same primary rays.
 
     python benchmarks/synth.py [--pixels 192] [--vehicles 12] [--images 12] [--pairs 3]
 
-Crops have one length of their long side; each has all the default options bring: shadows, neighbors, sensor, JPEG.
-Images/s are counted from the first file to the last, so without the start of the processes. The floor holds on two
-cores. The ratio is taken in one process; embree's time is that for the nearest hit of every ray from the camera,
+All crops have the same long side, and all the default options of `timm-dpa synth` are on: shadows, neighbors, sensor,
+JPEG. Images/s are counted from the first file to the last, without the start of the processes. The floor holds for two
+cores. The ratio is measured in one process; embree's time is that for the nearest hit of every ray from the camera,
 without shading and shadows.
 """
 
@@ -14,11 +14,13 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import patch
 
+import numpy as np
 from timing import paired_ratio, show
 
 from timm_dpa.synth.dataset import Plan, count_cores, render_data_set, render_stills
-from timm_dpa.synth.render.tracing import Scene
+from timm_dpa.synth.render.tracing import Hits, Scene
 from timm_dpa.synth.world.scenes import AssetCache
 
 
@@ -29,15 +31,12 @@ class _Rays:
         self.calls: list[tuple] = []
         trace = Scene.trace
 
-        def recorded(scene: Scene, *rays):
-            self.calls.append((scene, rays))
-            return trace(scene, *rays)
+        def recorded(scene: Scene, origin: np.ndarray, directions: np.ndarray) -> Hits:
+            self.calls.append((scene, (origin, directions)))
+            return trace(scene, origin, directions)
 
-        Scene.trace = recorded
-        try:
+        with patch.object(Scene, 'trace', recorded):
             render(plan, numbers, assets)
-        finally:
-            Scene.trace = trace
         self.count = sum(len(directions) for _, (_, directions) in self.calls)
 
     def trace(self) -> None:
@@ -54,9 +53,9 @@ def render(plan: Plan, numbers: list[int], assets: AssetCache) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--pixels', type=int, default=192, help='long side of the crops (default 192)')
-    parser.add_argument('--vehicles', type=int, default=12, help='of each core (default 12)')
-    parser.add_argument('--images', type=int, default=12, help='of each vehicle (default 12)')
-    parser.add_argument('--pairs', type=int, default=3, help='of measurements of the ratio (default 3)')
+    parser.add_argument('--vehicles', type=int, default=12, help='vehicles for each core (default 12)')
+    parser.add_argument('--images', type=int, default=12, help='images of each vehicle (default 12)')
+    parser.add_argument('--pairs', type=int, default=3, help='pairs of measurements of the ratio (default 3)')
     args = parser.parse_args()
     cores = count_cores()
     plan = Plan(args.vehicles * cores, args.images, seed=0, sizes=(args.pixels, args.pixels), test_share=0)

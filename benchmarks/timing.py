@@ -1,4 +1,4 @@
-"""Ratios of two timings that hold on a noisy machine: taken in turns, compared pair by pair."""
+"""Ratios of two timings for a noisy machine: the two are measured in turns and compared pair by pair."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 def paired_ratio(ours: Callable[[], object], peer: Callable[[], object], repeats: int) -> tuple[float, float, float]:
-    """Median of ours / peer over `repeats` pairs (after one to warm up), and its lower and upper quartile.
+    """Median of ours / peer over `repeats` pairs (after one pair of warm-up), and its lower and upper quartile.
 
     Which of the two goes first alternates, so that a drift of the machine falls on both.
     """
