@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from timm_dpa.synth.dataset import Plan, render_data_set
-from timm_dpa.train.data.datasets import QueryGallery, draw_protocol, load_data
+from timm_dpa.train.data.datasets import load_data
+from timm_dpa.train.data.query_gallery import QueryGallery, pick_query_gallery
 from timm_dpa.train.evaluation.metrics import evaluate
 
 
@@ -50,7 +51,7 @@ def score(drawn: QueryGallery, feature: Callable[[Image.Image], np.ndarray]) -> 
 
 
 def measure(root: Path) -> None:
-    drawn = draw_protocol(load_data(root))
+    drawn = pick_query_gallery(load_data(root))
     vehicles = len(set(drawn.query.pids.tolist()))
     print(f'{len(drawn.query.paths)} queries, {len(drawn.gallery.paths)} images, {vehicles} vehicles')
     for name, feature, target in (

@@ -19,7 +19,7 @@ import numpy as np
 from huggingface_hub.utils import tqdm
 from PIL import Image
 
-from timm_dpa.train.data.about import ABOUT_FILE, write_about
+from timm_dpa.train.data.provenance import ABOUT_FILE, write_about
 from timm_dpa.train.data.sensor import Sensor, degrade, vary
 
 from .render.tracing import Scene, build_solid

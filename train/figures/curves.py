@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..data.datasets import DRAWN_PROTOCOLS
+from ..data.protocols import DRAWN_PROTOCOLS
 from ..run.checkpoints import write_atomically
 from ..run.log import read_table
 

@@ -30,8 +30,9 @@ from timm_dpa.reid_timm import ReIDBackbone
 
 from ..data.datasets import collate
 from ..data.mixing import MixedSampler, augment_options, load_sources
+from ..data.query_gallery import check_evaluable
 from ..data.transforms import train_transform
-from ..evaluation.evaluate import Evaluation, check_protocol, evaluate_model, write_evaluation
+from ..evaluation.evaluate import Evaluation, evaluate_model, write_evaluation
 from ..recipes.recipe import ModelRecipe, Recipe
 from ..samplers import IdentitySampler
 from .checkpoints import load_checkpoint, load_latest, remove_stale, save_checkpoint, write_atomically
@@ -127,7 +128,7 @@ class _Run:
         self.data = self.sources.sources[0]
         self.evaluates = len(self.data.test) > 0
         if self.evaluates:  # what is wrong shows before the work
-            check_protocol(self.data, data.protocol, data.draws, data.exclude_same_camera)
+            check_evaluable(self.data, data.protocol, data.draws, data.exclude_same_camera)
         if recipe.run.whiten is not None and not recipe.run.whiten > 0:
             raise ValueError(f'run.whiten must be above 0, not {recipe.run.whiten}; null for none')
         if not recipe.schedule.epochs and recipe.run.whiten is None:
