@@ -13,10 +13,11 @@ from timm.models import list_models
 
 from timm_dpa import FeatureExtractor
 from timm_dpa.files import write_bytes
-from timm_dpa.train.data.datasets import ReIDData, default_draws, load_data
+from timm_dpa.train.data.datasets import ReIDData, load_data
 from timm_dpa.train.data.mixing import load_sources
 from timm_dpa.train.data.provenance import describe_data
-from timm_dpa.train.evaluation.evaluate import check_protocol, evaluate_model, write_evaluation
+from timm_dpa.train.data.query_gallery import check_evaluable
+from timm_dpa.train.evaluation.evaluate import evaluate_model, write_evaluation
 from timm_dpa.train.recipes.recipe import Recipe
 from timm_dpa.train.run.distributed import joined_processes
 from timm_dpa.train.run.trainer import train
@@ -124,7 +125,7 @@ def _load_tests(roots: Sequence[str | os.PathLike[str]]) -> list[ReIDData]:
     tests = []
     for root in roots:
         test = load_data(root, test_fraction=1)
-        check_protocol(test, None, default_draws(test.protocol))
+        check_evaluable(test)
         if test.root.name in [other.root.name for other in tests]:
             raise ValueError(f'{root}: another test is called {test.root.name}, too')
         tests.append(test)
@@ -138,7 +139,7 @@ def _evaluate(run: Path, test: ReIDData, folder: Path) -> Path:
     if not _newer(numbers, run) or json.loads(numbers.read_text(encoding='utf-8'))['data'] != about:
         folder.mkdir(parents=True, exist_ok=True)
         extractor = FeatureExtractor(f'local-dir:{run / "model"}')
-        result = evaluate_model(extractor, test, draws=default_draws(test.protocol))
+        result = evaluate_model(extractor, test)
         write_evaluation(result, run.name, folder, data=about, root=str(test.root), model=extractor.describe())
     return folder
 

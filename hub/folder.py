@@ -17,9 +17,8 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import safe_open
 
 from timm_dpa import FeatureExtractor
-from timm_dpa.train.data.about import load_about
 from timm_dpa.train.data.datasets import load_data
-from timm_dpa.train.data.provenance import describe_data
+from timm_dpa.train.data.provenance import describe_data, load_about
 from timm_dpa.train.data.toy import draw_data_set
 from timm_dpa.train.figures.ranked_lists import rank_list_figure
 from timm_dpa.train.run.networks import pretrained_origin

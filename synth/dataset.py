@@ -19,15 +19,15 @@ import numpy as np
 from huggingface_hub.utils import tqdm
 from PIL import Image
 
-from timm_dpa.train.data.about import ABOUT_FILE, write_about
+from timm_dpa.train.data.provenance import ABOUT_FILE, write_about
 from timm_dpa.train.data.sensor import Sensor, degrade, vary
 
 from .render.tracing import Scene, build_solid
 from .vehicles.catalog import Identity, sample_identity, sample_model
 from .world.clips import Clip, sample_clip
 from .world.flights import Flight, sample_flight
-from .world.scenes import Rendering, AssetCache, render_shot, render_still
-from .world.tracks import sample_track, frame_shot
+from .world.scenes import AssetCache, Rendering, render_shot, render_still
+from .world.tracks import frame_shot, sample_track
 
 __all__ = ['Plan', 'count_cores', 'render_data_set', 'render_stills']
 

@@ -13,6 +13,7 @@ from timm.models import get_arch_pretrained_cfgs, list_models
 from torch.utils.flop_counter import FlopCounterMode
 
 from .dpa_resnet import ReIDResNet
+from .tables import format_table
 from .weights.fetch import read_manifest
 
 __all__ = ['count_macs', 'zoo_table']
@@ -56,15 +57,7 @@ def zoo_table(pattern: str = '*', markdown: bool = False) -> str:
                 ', '.join(tags) or '-',
             )
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
-    numeric = (2, 3, 4)
-    lines = [
-        [cell.rjust(widths[i]) if i in numeric else cell.ljust(widths[i]) for i, cell in enumerate(row)] for row in rows
-    ]
-    if not markdown:
-        return '\n'.join('  '.join(line).rstrip() for line in lines)
-    rule = ['-' * (w - 1) + ':' if i in numeric else '-' * w for i, w in enumerate(widths)]
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in [lines[0], rule, *lines[1:]])
+    return format_table(rows, numeric=(2, 3, 4), markdown=markdown)
 
 
 def _describe_sources(sources: list[dict[str, Any]] | None) -> str:

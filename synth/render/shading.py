@@ -71,7 +71,12 @@ class Light:
 
 
 def shade(
-    light: Light, views: np.ndarray, normals: np.ndarray, ambient_occlusion: np.ndarray, texels: np.ndarray, sunlit: np.ndarray
+    light: Light,
+    views: np.ndarray,
+    normals: np.ndarray,
+    ambient_occlusion: np.ndarray,
+    texels: np.ndarray,
+    sunlit: np.ndarray,
 ) -> np.ndarray:
     """Radiance of solid surfaces.
 

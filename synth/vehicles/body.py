@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .shapes import Mesh, box, cylinder, ellipsoid, join, loft
-from .swatches import BODY, DARK, RIM, TRIM, TIRE
+from .swatches import BODY, DARK, RIM, TIRE, TRIM
 
 __all__ = ['ARTICULATED', 'KINDS', 'TRUCKS', 'VANS', 'Body', 'build_body']
 

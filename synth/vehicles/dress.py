@@ -77,9 +77,7 @@ def _under_windows(identity: Identity, body: Body, atlas: Atlas, fill: _Color) -
             atlas.rectangle(side, (body.cowl - 0.15, 0, 0.2), (length / 2, 0, belt), color)
             atlas.rectangle(TOP, (body.cowl - 0.15, sign * half * 0.7, 0), (length / 2, sign * half, 9), color)
         elif which == 3:  # trunk lid
-            atlas.rectangle(
-                (TOP, REAR), (-length / 2, -half * 0.8, 0.5), (body.rear_base + 0.02, half * 0.8, 9), color
-            )
+            atlas.rectangle((TOP, REAR), (-length / 2, -half * 0.8, 0.5), (body.rear_base + 0.02, half * 0.8, 9), color)
         else:  # door
             side = LEFT if v['u'] < 0.5 else RIGHT
             atlas.rectangle(side, (body.cowl - 1.2, 0, 0.25), (body.cowl - 0.15, 0, belt), color)

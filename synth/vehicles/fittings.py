@@ -7,7 +7,7 @@ import numpy as np
 from .body import Body
 from .catalog import Identity
 from .shapes import Mesh, box, cylinder, ellipsoid, join
-from .swatches import BODY, CHROME, GLASS, LAMP, MATT, PAINT, RIM, TRIM, TIRE, Swatches
+from .swatches import BODY, CHROME, GLASS, LAMP, MATT, PAINT, RIM, TIRE, TRIM, Swatches
 
 __all__ = ['fit']
 

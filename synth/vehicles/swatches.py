@@ -17,8 +17,8 @@ __all__ = [
     'METALLIC',
     'PAINT',
     'RIM',
-    'TRIM',
     'TIRE',
+    'TRIM',
     'Swatches',
 ]
 

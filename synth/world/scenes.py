@@ -19,7 +19,7 @@ from .casters import sample_shadow_pattern
 from .flights import Flight
 from .poses import sample_pose
 
-__all__ = ['Rendering', 'Shot', 'AssetCache', 'render_shot', 'render_still']
+__all__ = ['AssetCache', 'Rendering', 'Shot', 'render_shot', 'render_still']
 
 _NEIGHBORS = 48  # vehicles that stand beside others: enough to say nothing about whom they stand beside
 _TREES = 8
@@ -238,7 +238,9 @@ def _shaded(vehicle: Solid, scene: Scene, setting: Setting) -> float:
     """Share of the vehicle's top that lies in the shadow of something else, from 84 rays; 0 where no sun shines."""
     if setting.light.sunlight.max() <= 0:
         return 0.0
-    x, y = np.meshgrid(np.linspace(-0.9, 0.9, 14) * vehicle.footprint[0], np.linspace(-0.8, 0.8, 6) * vehicle.footprint[1])
+    x, y = np.meshgrid(
+        np.linspace(-0.9, 0.9, 14) * vehicle.footprint[0], np.linspace(-0.8, 0.8, 6) * vehicle.footprint[1]
+    )
     top = np.stack([x.ravel(), y.ravel(), np.full(x.size, vehicle.high[2] + 0.02)], 1).astype(np.float32)
     towards = np.broadcast_to(setting.light.sun.astype(np.float32), top.shape)
     lit = scene.sunlit(top, None, np.ascontiguousarray(towards)) * past_wall(setting.wall, top.T, setting.light.sun)

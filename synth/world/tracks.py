@@ -21,9 +21,9 @@ from .clips import Caster, Clip
 from .flights import Flight
 from .paths import Path, sample_path
 from .plants import make_palm, make_post
-from .scenes import Shot, AssetCache
+from .scenes import AssetCache, Shot
 
-__all__ = ['Frame', 'Track', 'sample_track', 'frame_shot']
+__all__ = ['Frame', 'Track', 'frame_shot', 'sample_track']
 
 _NEIGHBORS = 48  # of which others are picked
 _OFF_AXIS = np.deg2rad(32)  # as far from the middle of the picture as a wide lens shows things

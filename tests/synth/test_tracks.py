@@ -18,10 +18,11 @@ from timm_dpa.synth.world.ground import TRACK_PLACES, Place, draw_patch
 from timm_dpa.synth.world.paths import sample_path
 from timm_dpa.synth.world.plants import make_palm, make_post
 from timm_dpa.synth.world.scenes import AssetCache
-from timm_dpa.synth.world.tracks import sample_track, frame_shot
+from timm_dpa.synth.world.tracks import frame_shot, sample_track
 from timm_dpa.train.data.check import check_data
-from timm_dpa.train.data.datasets import draw_protocol, load_data
+from timm_dpa.train.data.datasets import load_data
 from timm_dpa.train.data.provenance import describe_data
+from timm_dpa.train.data.query_gallery import pick_query_gallery
 
 PLAN = Plan(5, 10, seed=4, sizes=(20, 100), siblings=1, flights=4, test_share=0.4, tracks=True)
 
@@ -217,7 +218,7 @@ class TestFiles:
         assert data.protocol == 'first-last'
         assert json.loads((rendered / 'dataset.json').read_text())['protocol'] == 'first-last'
         assert 'protocol' not in describe_data(data)
-        query, gallery, exclude = draw_protocol(data)
+        query, gallery, exclude = pick_query_gallery(data)
         assert not exclude
         assert [Path(p).parent.name for p in query.paths] == ['image_query'] * 2
         assert all(int(Path(p).stem[-4:]) == 0 for p in query.paths)

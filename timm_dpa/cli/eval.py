@@ -52,13 +52,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from timm_dpa.train.data.datasets import default_draws
     from timm_dpa.train.data.provenance import describe_data
+    from timm_dpa.train.data.query_gallery import resolve_protocol
     from timm_dpa.train.evaluation.evaluate import evaluate_model, markdown_table, write_evaluation
 
     data = read_data(args, args.data)
-    protocol = args.protocol or data.protocol
-    draws = default_draws(protocol) if args.draws is None else args.draws
+    protocol, draws = resolve_protocol(data, args.protocol, args.draws)
     extractor = make_extractor(args, flip=args.flip)
     name = args.model or DEFAULT_MODEL
     label = model_label(name)
@@ -83,6 +82,7 @@ def _run(args: argparse.Namespace) -> None:
         f'{metrics["valid_queries"]:.0f} queries, gallery of {result.settings["gallery"]}, protocol {protocol}'
         + (f', mean of {draws} draws' if draws > 1 else '')
         + (', same camera excluded' if result.settings['same_camera_excluded'] else '')
+        + (', copies of queries excluded' if result.settings['same_file_excluded'] else '')
         + (f', queries expanded by {args.expand}' if args.expand else '')
         + (', re-ranked' if args.rerank else '')
     )

@@ -1,8 +1,7 @@
-"""Embeddings of vehicle images: any images in, L2-normalised vectors out."""
+"""Embeddings of vehicle images: any images in, L2-normalized vectors out."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -26,7 +25,8 @@ from torch import nn
 
 from ..weights.fetch import WeightsError, explain, is_released
 from ..weights.init import load_weights
-from .images import ImageError, ImageItem, iter_images, load_rgb
+from .images import Decoding, ImageError, ImageItem, check_on_error, iter_images, load_rgb
+from .view import evaluation_view, uncompiled
 
 __all__ = ['Embeddings', 'FeatureExtractor', 'autocast_dtype', 'create_embedding_model', 'resolve_device']
 
@@ -42,7 +42,7 @@ class Embeddings:
     Attributes:
         vectors: `(N, D)` float32, each of Euclidean length 1.
         names: N paths, or `image <index>` for images that have none.
-        failures: name -> reason of the images of folders that could not be read; they have no vector.
+        failures: name -> reason of the images that could not be read; they have no vector.
     """
 
     vectors: np.ndarray
@@ -59,9 +59,15 @@ class FeatureExtractor:
     similarity = vectors @ vectors.T  # cosine
     ```
 
+    An extractor may be used by several threads at once, and beside a loop that trains its module: each call gives what
+    it gives alone, with the weights that the module has at that moment, and changes nothing of the module (neither its
+    modes nor its buffers, gradients or compiled code). Hooks of the module run, and are given a module that shares its
+    weights. What `forward` stores in attributes of the module is not kept.
+
     Args:
-        model: name of a timm model (`'dpa_resnet50'`, `'hf-hub:org/name'`, `'local-dir:folder'`), or a module made by
-            `timm.create_model`, which is used as it is: its weights, device and mode are not changed. It takes RGB.
+        model: name of a timm model (`'dpa_resnet50'`, `'hf-hub:org/name'`, `'local-dir:folder'`), folder of a training
+            run or of a model, or a module made by `timm.create_model`, which is used as it is: on its device, with the
+            weights that it has at each call. It takes RGB. A module that was compiled is used without its compilation.
         pretrained: for a name: True for the registered weights, a path for those of a checkpoint file, False for
             random ones. None takes the registered weights where there are some, else random ones with a warning.
             Random weights are the same in every run.
@@ -69,9 +75,11 @@ class FeatureExtractor:
         precision: `'fp32'`, `'bf16'`, `'fp16'` (autocast), or `'auto'`: bf16 where the device computes with it, else
             fp16 on CUDA, else fp32. The cosine between an embedding in bf16 and in fp32 is above 0.999.
         batch_size: images that are computed together; more use more memory.
-        image_size: side, or height and width, in pixels, to which images are resized; None for the model's own.
+        image_size: side, or height and width, in pixels, to which images are resized; None for the model's own. By
+            name, a transformer that takes one size only is made for this one.
         workers: threads that decode.
         flip: embed the sum of an image and of its mirror image, each of unit length; takes twice the time.
+        decoding: what image files may be: their largest size, and whether their end may be missing.
 
     Raises:
         ValueError: no such model, precision or device, no RGB model, sizes below 1, or weights of another model.
@@ -82,7 +90,7 @@ class FeatureExtractor:
 
     def __init__(
         self,
-        model: str | nn.Module = 'dpa_resnet50',
+        model: str | Path | nn.Module = 'dpa_resnet50',
         pretrained: bool | str | Path | None = None,
         device: str | torch.device = 'auto',
         precision: str = 'auto',
@@ -90,47 +98,53 @@ class FeatureExtractor:
         image_size: int | tuple[int, int] | None = None,
         workers: int | None = None,
         flip: bool = False,
+        *,
+        decoding: Decoding | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f'batch_size must be at least 1, not {batch_size}')
         if workers is not None and workers < 1:
             raise ValueError(f'workers must be at least 1, not {workers}')
+        size = None if image_size is None else _height_and_width(image_size)
+        self.origin: dict[str, str] = {}
+        self.model: Any  # timm's models have methods that nn.Module does not
         if isinstance(model, nn.Module):
             if pretrained is not None:
                 raise ValueError('pretrained is for a model that is given by name; load the weights into the module')
-            self.model = model
-            self.origin: dict[str, str] = {}
-            self.device = next(model.parameters()).device
+            self.model = uncompiled(model)
+            self.device = next((tensor.device for tensor in model.parameters()), torch.device('cpu'))
             wanted = self.device if device == 'auto' else resolve_device(device)
             if wanted.type != self.device.type or wanted.index not in (None, self.device.index):
                 raise ValueError(f'the module is on {self.device}; move it with .to({str(wanted)!r}) first')
-        elif isinstance(model, str):
-            if model.startswith('local-dir:'):
-                model = f'local-dir:{os.path.abspath(model.removeprefix("local-dir:"))}'
+        elif isinstance(model, (str, Path)):
+            name = model_source(model)
             # enough to make the same extractor again, unlike describe()
-            self.origin = {'source': model}
+            self.origin['source'] = name
             if pretrained and pretrained is not True:
                 self.origin['checkpoint'] = os.path.abspath(pretrained)
             self.device = resolve_device(device)
-            self.model = create_embedding_model(model, pretrained)
+            self.model = create_embedding_model(name, pretrained, size)
             self.model.to(self.device, memory_format=torch.channels_last).eval()
         else:
             raise TypeError(f'model must be a name or a module, not {type(model).__name__}')
-        if not hasattr(self.model, 'forward_head') or not hasattr(self.model, 'head_hidden_size'):
-            raise ValueError(f'{type(self.model).__name__} is no model of timm.create_model, which this needs')
+        kind = type(self.model).__name__
+        if not all(hasattr(self.model, key) for key in ('forward_features', 'forward_head', 'head_hidden_size')):
+            raise ValueError(
+                f'{kind} gives no embeddings: it needs a model of timm.create_model, without features_only, that has '
+                'forward_features, forward_head and head_hidden_size'
+            )
         if getattr(self.model, 'in_chans', 3) != 3:
             raise ValueError(f'the model takes {self.model.in_chans} channels; embeddings are made of RGB, in_chans=3')
         self.autocast_dtype = autocast_dtype(precision, self.device)
         self.batch_size = batch_size
         self.flip = flip
+        self.decoding = decoding or Decoding()
         self.workers = workers or max(2, torch.get_num_threads())
         self.data_config = resolve_data_config(model=self.model)
-        if image_size is not None:
-            size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-            if min(size) < 1:
-                raise ValueError(f'image_size must be at least 1, not {image_size}')
-            self.data_config['input_size'] = (3, *size)
-        # to uint8: a quarter of the memory between the threads, and normalised where the model computes
+        own_size = _fixed_size(self.model)
+        if size or own_size:
+            self.data_config['input_size'] = (3, *(size or own_size))
+        # to uint8: a quarter of the memory between the threads, and normalized where the model computes
         self.transform = create_transform(**{**self.data_config, 'use_prefetcher': True})
         self.mean, self.std = (
             torch.tensor(self.data_config[key], device=self.device).view(1, -1, 1, 1) * 255 for key in ('mean', 'std')
@@ -139,7 +153,7 @@ class FeatureExtractor:
     @property
     def embedding_size(self) -> int:
         """Width D of an embedding."""
-        return self.model.head_hidden_size
+        return int(self.model.head_hidden_size)
 
     def describe(self) -> dict[str, str]:
         """What decides an embedding: extractors that differ in `model` at most give comparable vectors."""
@@ -167,45 +181,63 @@ class FeatureExtractor:
             },
         }
 
-    def __call__(self, images: Any, progress: bool | None = None) -> np.ndarray:
+    def __call__(self, images: Any, *, on_error: str = 'raise', progress: bool | None = None) -> np.ndarray:
         """Embed `images`, in their order.
 
         Args:
             images: a path, a folder (all images below it, sorted), a PIL image, a numpy array (HWC or HW; uint8,
-                uint16, or float in 0..1), a tensor (CHW, uint8 or float in 0..1, not normalised), a batch of arrays or
-                tensors in one with 4 dimensions, or a list or generator of any of these. Greyscale, palette, alpha,
+                uint16, or float in 0..1), a tensor (CHW, uint8 or float in 0..1, not normalized), a batch of arrays or
+                tensors in one with 4 dimensions, or a list or generator of any of these. Grayscale, palette, alpha,
                 CMYK, 16-bit and EXIF-rotated images are understood. A generator is read as far ahead as one batch.
+            on_error: what happens to an image that cannot be used, be it a path, a file in a folder, an array, `None`
+                or an empty crop. `'raise'` stops with an error that names it. `'report'` does the others and logs a
+                warning; its row is NaN, so that row k is still that of image k.
             progress: show a bar; None shows one on a terminal only, after a second.
 
         Returns:
             `(N, D)` float32, each row of Euclidean length 1. N is 0 for an empty list.
 
         Raises:
-            ImageError: an image cannot be read; the message names it. In a folder the others are done and a warning
-                lists it, see `run`.
+            ImageError: an image cannot be read, or a folder is without images.
             FileNotFoundError: a path does not exist.
+            TypeError: something is no image at all, such as a number or a list in a list.
         """
-        result = self.run(images, progress=progress)
-        for reason in result.failures.values():
-            _logger.warning('left out: %s', reason)
-        return result.vectors
+        rows = [np.empty((0, self.embedding_size), np.float32)]
+        for batch, reasons, vectors in self._batches(images, on_error, progress):
+            whole = np.full((len(batch), self.embedding_size), np.nan, np.float32)
+            whole[[reason is None for reason in reasons]] = vectors
+            rows.append(whole)
+            for reason in filter(None, reasons):
+                _logger.warning('%s', reason)
+        return np.concatenate(rows)
 
-    def run(self, images: Any, progress: bool | None = None) -> Embeddings:
-        """The same as a call, with names, and with the images of folders that could not be read."""
-        batches = list(self.stream(images, progress=progress))
+    def run(self, images: Any, *, on_error: str = 'report', progress: bool | None = None) -> Embeddings:
+        """The same as a call, with names. Images that could not be read are among the failures and have no row."""
+        batches = list(self.stream(images, on_error=on_error, progress=progress))
         vectors = [batch.vectors for batch in batches] or [np.empty((0, self.embedding_size), np.float32)]
         result = Embeddings(np.concatenate(vectors), [name for batch in batches for name in batch.names])
         for batch in batches:
             result.failures.update(batch.failures)
         return result
 
-    def stream(self, images: Any, progress: bool | None = None, total: int | None = None) -> Iterator[Embeddings]:
-        """The same in batches, as they are done, for more vectors than fit into memory."""
-        items: Iterable[ImageItem] = iter_images(images)
+    def stream(
+        self, images: Any, *, on_error: str = 'report', progress: bool | None = None, total: int | None = None
+    ) -> Iterator[Embeddings]:
+        """The same as `run` in batches, as they are done, for more embeddings than fit into memory."""
+        for batch, reasons, vectors in self._batches(images, on_error, progress, total):
+            pairs = list(zip(batch, reasons, strict=True))
+            names = [item.name for item, reason in pairs if reason is None]
+            yield Embeddings(vectors, names, {item.name: reason for item, reason in pairs if reason is not None})
+
+    def _batches(
+        self, images: Any, on_error: str, progress: bool | None, total: int | None = None
+    ) -> Iterator[tuple[list[ImageItem], list[str | None], np.ndarray]]:
+        """Batches: their images, why each of them could not be read or None, and the rows of those that could."""
+        check_on_error(on_error)
+        items: Iterable[ImageItem] = iter_images(images, on_error=on_error)
         if isinstance(images, (str, os.PathLike, list, tuple)):
             items = list(items)  # a wrong path shows before the work, and the bar knows its end
-        if total is None and hasattr(items, '__len__'):
-            total = len(items)
+            total = len(items) if total is None else total
         bar = tqdm(
             total=total,
             unit='image',
@@ -217,21 +249,21 @@ class FeatureExtractor:
         try:
             with bar:
                 for batch, decoded in self._decoded(pool, iter(items)):
-                    result = self._embed(batch, decoded)
+                    reasons, vectors = self._embed(batch, decoded, on_error)
                     bar.update(len(batch))
-                    yield result
+                    yield batch, reasons, vectors
         finally:  # after Ctrl-C wait for what is being decoded at the most
             pool.shutdown(cancel_futures=True)
 
     def _decoded(
         self, pool: ThreadPoolExecutor, items: Iterator[ImageItem]
-    ) -> Iterator[tuple[list[ImageItem], list[Future]]]:
+    ) -> Iterator[tuple[list[ImageItem], list[Future[torch.Tensor]]]]:
         """Batches whose images are being decoded.
 
         On a GPU the next batch is decoded while this one is computed. On the CPU both would wait for the same cores.
         """
         ahead = 1 if self.device.type == 'cpu' else 2
-        queue: deque[tuple[list[ImageItem], list[Future]]] = deque()
+        queue: deque[tuple[list[ImageItem], list[Future[torch.Tensor]]]] = deque()
         while True:
             batch = list(islice(items, self.batch_size))
             if batch:
@@ -242,28 +274,33 @@ class FeatureExtractor:
                 yield queue.popleft()
 
     def _decode(self, item: ImageItem) -> torch.Tensor:
-        return self.transform(load_rgb(item))
+        return torch.as_tensor(self.transform(load_rgb(item, self.decoding)))
 
-    def _embed(self, items: list[ImageItem], decoded: list[Future]) -> Embeddings:
-        pixels, names, failures = [], [], {}
+    def _embed(
+        self, items: list[ImageItem], decoded: list[Future[torch.Tensor]], on_error: str
+    ) -> tuple[list[str | None], np.ndarray]:
+        pixels: list[torch.Tensor] = []
+        names: list[str] = []
+        reasons: list[str | None] = []
         for item, future in zip(items, decoded, strict=True):
             try:
                 pixels.append(future.result())
                 names.append(item.name)
+                reasons.append(None)
             except ImageError as error:
-                if not item.from_folder:
+                if on_error == 'raise':
                     raise
-                failures[item.name] = str(error)
+                reasons.append(str(error))
         if not pixels:
-            return Embeddings(np.empty((0, self.embedding_size), np.float32), [], failures)
-        vectors = self.embed_pixels(torch.stack(pixels)).cpu().numpy()
+            return reasons, np.empty((0, self.embedding_size), np.float32)
+        vectors: np.ndarray = self.embed_pixels(torch.stack(pixels)).cpu().numpy()
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
             raise RuntimeError(
                 f'{names[int(np.argmin(finite))]}: the embedding is not finite; the weights are damaged, or '
                 "too large for this precision: try precision='fp32'"
             )
-        return Embeddings(vectors, names, failures)
+        return reasons, vectors
 
     @torch.no_grad()  # and not inference_mode, whose tensors a model could not be trained with
     def embed_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -288,14 +325,28 @@ class FeatureExtractor:
         )
         if self.autocast_dtype is None:
             x = x.to(next(self.model.parameters()).dtype)
-        with autocast, _eval_mode(self.model):
-            embedding = self._unit(x)
+        network = evaluation_view(self.model)
+        with autocast:
+            embedding = self._unit(network, x)
             if self.flip:
-                embedding = F.normalize(embedding + self._unit(x.flip(-1)), dim=1)
+                embedding = F.normalize(embedding + self._unit(network, x.flip(-1)), dim=1)
         return embedding
 
-    def _unit(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.model.forward_head(self.model.forward_features(x), pre_logits=True)
+    def _unit(self, network: Any, x: torch.Tensor) -> torch.Tensor:
+        size = tuple(x.shape[2:])
+        try:
+            x = network.forward_head(network.forward_features(x), pre_logits=True)
+        except (AssertionError, AttributeError, IndexError, TypeError, RuntimeError) as error:
+            own_size = resolve_data_config(model=self.model)['input_size'][1:]
+            if isinstance(error, RuntimeError) and size == tuple(own_size):
+                raise  # such as a lack of memory
+            reason = str(error).partition('\n')[0]
+            raise ValueError(
+                f'{type(network).__name__} gives no embedding of images of {size[0]} x {size[1]} pixels ({reason})'
+                + (f'; its own size is {own_size[0]} x {own_size[1]}' if size != tuple(own_size) else '')
+            ) from error
+        if not isinstance(x, torch.Tensor):
+            raise ValueError(f'{type(network).__name__} gives a {type(x).__name__} of features, not one embedding')
         if x.ndim != 2:
             raise ValueError(
                 f'the model gives {x.ndim}-dimensional features; create it with a global_pool, such as "gem"'
@@ -303,21 +354,64 @@ class FeatureExtractor:
         return F.normalize(x.float(), dim=1)
 
 
-def create_embedding_model(name: str, pretrained: bool | str | Path | None = None) -> nn.Module:
-    """A timm model without classifier by name; `pretrained` as in `FeatureExtractor`."""
+def model_source(model: str | Path) -> str:
+    """What timm calls a model: the folder of a training run, or of its model, becomes `local-dir:<folder>`.
+
+    Raises:
+        FileNotFoundError: a folder without a model, which has the name of no model either.
+    """
+    name = os.fspath(model)
+    if name.startswith('local-dir:'):
+        return f'local-dir:{os.path.abspath(name.removeprefix("local-dir:"))}'
+    for folder in (Path(name, 'model'), Path(name)):
+        if (folder / 'config.json').is_file():
+            return f'local-dir:{folder.absolute()}'
+    if isinstance(model, Path) or (os.path.isdir(name) and not timm.is_model(name)):
+        raise FileNotFoundError(f'{name}: no model in this folder (looked for config.json and model/config.json)')
+    return name
+
+
+def _height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if min(height, width) < 1:
+        raise ValueError(f'image_size must be at least 1, not {image_size}')
+    return height, width
+
+
+def _fixed_size(model: Any) -> tuple[int, int] | None:
+    """Height and width of the only images that a transformer takes, whose configuration may name another size."""
+    patches = getattr(getattr(model, 'backbone', model), 'patch_embed', None)
+    size = getattr(patches, 'img_size', None)
+    return tuple(size) if size and getattr(patches, 'strict_img_size', False) else None
+
+
+def create_embedding_model(
+    name: str, pretrained: bool | str | Path | None = None, image_size: tuple[int, int] | None = None
+) -> nn.Module:
+    """A timm model without classifier by name.
+
+    Args:
+        name: as in `FeatureExtractor`.
+        pretrained: as in `FeatureExtractor`.
+        image_size: height and width in pixels; a model that takes images of one size only is made for this one.
+    """
     remote = name.startswith(('hf-hub:', 'hf_hub:', 'local-dir:'))
     if pretrained is None:
         # released ones that are not here are an error, no reason for random ones
         pretrained = remote or is_model_pretrained(name) or is_released(name) or None
     if pretrained is True:
-        return _create(name, pretrained=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # a gallery and a query of two runs must meet the same weights
-        model = _create(name, pretrained=False)
-    if pretrained:
-        load_weights(model, pretrained)
-    elif pretrained is None:
-        _logger.warning('%s has no released weights: random weights, good for trying things out only', name)
+        model = _create(name, pretrained=True)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)  # a gallery and a query of two runs must meet the same weights
+            model = _create(name, pretrained=False)
+        if pretrained:
+            load_weights(model, pretrained)
+        elif pretrained is None:
+            _logger.warning('%s has no released weights: random weights, good for trying things out only', name)
+    inner: Any = getattr(model, 'backbone', model)
+    if image_size and hasattr(inner, 'set_input_size') and _fixed_size(model) not in (None, image_size):
+        inner.set_input_size(img_size=image_size)  # resamples the embeddings of positions
     return model
 
 
@@ -384,16 +478,3 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if device.type == 'cpu' and getattr(torch.cpu, 'get_capabilities', dict)().get('amx_bf16'):
         return torch.bfloat16
     return None
-
-
-@contextlib.contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; each module gets its own mode back, frozen batch norms included."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -3,30 +3,67 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import logging
 import os
+import struct
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-__all__ = ['IMAGE_SUFFIXES', 'ImageError', 'ImageItem', 'find_images', 'iter_images', 'load_rgb']
+__all__ = [
+    'Decoding',
+    'FolderContent',
+    'ImageError',
+    'ImageItem',
+    'find_images',
+    'image_suffixes',
+    'iter_images',
+    'load_rgb',
+    'scan_folder',
+]
 
-#: files that are taken from a folder; a file that is named itself may be called anything
-IMAGE_SUFFIXES = ('.avif', '.bmp', '.gif', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
+_logger = logging.getLogger(__name__)
 
+#: formats that Pillow names but opens only with other programs, or of which it reads the header alone
+_NOT_IMAGES = ('EPS', 'IPTC', 'MPEG')
+#: names of JPEG files that Pillow knows for writing only, or not at all
+_MORE_JPEG = ('.mpo', '.pjp', '.pjpeg')
+#: folders that systems add to those of their users: thumbnails, resource forks, bins; in lower case
+_SYSTEM_FOLDERS = ('@eadir', '__macosx', '@recycle', '#recycle', '$recycle.bin')
 
-# two threads must not load the same lazily opened image
+# two threads must not load the same lazily opened image, nor change Pillow's global limit
 _pil_lock = threading.Lock()
 
 
 class ImageError(ValueError):
     """An image that cannot be used; the message names it."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What image files may be.
+
+    Attributes:
+        max_pixels: largest width times height of a file, against files made to fill the memory. None for the limit of
+            Pillow, twice `PIL.Image.MAX_IMAGE_PIXELS`, which is 179 million pixels.
+        truncated: accept JPEG files whose end is missing, such as those of a broken download. Missing pixels are gray.
+    """
+
+    max_pixels: int | None = None
+    truncated: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_pixels is not None and self.max_pixels < 1:
+            raise ValueError(f'max_pixels must be at least 1, not {self.max_pixels}')
 
 
 @dataclass
@@ -35,49 +72,138 @@ class ImageItem:
 
     source: Any
     name: str
-    from_folder: bool = False
 
 
-def find_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """All image files below `folder`, sorted by path; hidden files and folders are left out, links are followed.
+@dataclass(frozen=True)
+class FolderContent:
+    """What is below a folder.
+
+    Attributes:
+        images: the image files, sorted by path.
+        ignored: suffix in lower case, or file name where there is none -> number of files that Pillow cannot open.
+        hidden: name -> number of hidden folders, and of those in which systems keep thumbnails.
+    """
+
+    images: list[Path]
+    ignored: Counter[str] = field(default_factory=Counter)
+    hidden: Counter[str] = field(default_factory=Counter)
+
+    def left_out(self) -> str:
+        """What is not among the images, in words; empty where that is nothing."""
+        files, folders = sum(self.ignored.values()), sum(self.hidden.values())
+        parts = []
+        if files:
+            parts.append(f'{files} file{"s" * (files > 1)} that Pillow cannot open ({_listed(self.ignored)})')
+        if folders:
+            parts.append(f'{folders} hidden folder{"s" * (folders > 1)} ({_listed(self.hidden)})')
+        hint = '; pip install pillow-heif to read .heic' if self.ignored.keys() & {'.heic', '.heif'} else ''
+        return ' and '.join(parts) + hint
+
+
+def _listed(counts: Counter[str]) -> str:
+    shown = [f'{count} {name}' for name, count in counts.most_common(8)]
+    return ', '.join(shown + ['...'] * (len(counts) > 8))
+
+
+@functools.cache
+def image_suffixes() -> tuple[str, ...]:
+    """Suffixes, sorted and in lower case, of the files that this Pillow can open, with its plugins.
+
+    A folder is searched for them; a file that is named itself may be called anything.
+    """
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    Image.init()
+    found = set(_MORE_JPEG)
+    for suffix, kind in Image.registered_extensions().items():
+        factory = Image.OPEN[kind][0] if kind in Image.OPEN else None
+        is_stub = isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile)
+        if factory is not None and not is_stub and kind not in _NOT_IMAGES:
+            found.add(suffix.lower())
+    return tuple(sorted(found))
+
+
+def scan_folder(folder: str | os.PathLike[str]) -> FolderContent:
+    """All image files below `folder`, and what else is there. Links are followed.
+
+    Hidden files and folders, and those in which systems keep thumbnails (`@eaDir`, `__MACOSX`), are left out.
 
     Raises:
-        ImageError: there is none.
-        OSError: a folder that cannot be listed.
+        OSError: a folder cannot be listed.
     """
-    folder = Path(folder)
-    found = []
+    content = FolderContent([])
     seen = set()  # links may lead round in circles
     for parent, children, names in os.walk(folder, onerror=_raise, followlinks=True):
         real = os.path.realpath(parent)
-        children[:] = [] if real in seen else sorted(child for child in children if not child.startswith('.'))
         if real in seen:
+            children.clear()
             continue
         seen.add(real)
-        found += [Path(parent, n) for n in names if n.lower().endswith(IMAGE_SUFFIXES) and not n.startswith('.')]
-    if not found:
-        raise ImageError(f'{folder}: no image in this folder (looked for {" ".join(IMAGE_SUFFIXES)})')
-    return sorted(found)
+        hidden = [child for child in children if child.startswith('.') or child.lower() in _SYSTEM_FOLDERS]
+        content.hidden.update(hidden)
+        children[:] = sorted(set(children) - set(hidden))
+        for name in names:
+            if name.startswith('.'):
+                continue
+            if name.lower().endswith(image_suffixes()):
+                content.images.append(Path(parent, name))
+            else:
+                content.ignored[os.path.splitext(name)[1].lower() or name] += 1
+    content.images.sort()
+    return content
+
+
+def find_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """The images of `scan_folder`.
+
+    Raises:
+        ImageError: there is none.
+        OSError: a folder cannot be listed.
+    """
+    return _scan_images(folder).images
+
+
+def _scan_images(folder: str | os.PathLike[str]) -> FolderContent:
+    content = scan_folder(folder)
+    if not content.images:
+        left_out = content.left_out()
+        raise ImageError(f'{os.fspath(folder)}: no image in this folder' + (f'; it has {left_out}' if left_out else ''))
+    return content
 
 
 def _raise(error: OSError) -> None:
     raise error
 
 
-def iter_images(images: Any) -> Iterator[ImageItem]:
-    """Every single image in `images`, in order, see `FeatureExtractor.__call__` for what it may be.
+def check_on_error(on_error: str) -> None:
+    """Raise ValueError unless `on_error` is a policy, see `FeatureExtractor.__call__`."""
+    if on_error not in ('raise', 'report'):
+        raise ValueError(f"on_error must be 'raise' or 'report', not {on_error!r}")
+
+
+def iter_images(images: Any, *, on_error: str = 'raise') -> Iterator[ImageItem]:
+    """Every single image in `images`, in order; what that may be, `FeatureExtractor.__call__` says.
+
+    A warning is logged of the files and folders that are left out of a folder.
+
+    Args:
+        images: one image or several.
+        on_error: `'report'` also gives paths that do not exist, for `load_rgb` to refuse.
 
     Raises:
-        FileNotFoundError: a path that does not exist.
-        ImageError: a folder without images.
-        TypeError: something that holds no image.
+        FileNotFoundError: a path does not exist, and `on_error` is `'raise'`.
+        ImageError: a folder is without images.
+        TypeError: something holds no image.
     """
+    check_on_error(on_error)
     if isinstance(images, np.ndarray) and images.dtype.kind in 'OUT':
         images = images.ravel().tolist()  # paths, such as a column of a table
     if _is_batch(images):
         images = iter(images)
     if _is_single(images):
-        yield from _expand(images, 0)
+        yield from _expand(images, 0, on_error)
         return
     if isinstance(images, (dict, bytes, bytearray, io.IOBase)) or not isinstance(images, Iterable):
         raise TypeError(
@@ -85,12 +211,12 @@ def iter_images(images: Any) -> Iterator[ImageItem]:
             f'{type(images).__name__}'
         )
     for index, image in enumerate(images):
-        if not _is_single(image):
-            raise TypeError(f'image {index} is a {type(image).__name__}; a list of lists is not supported')
         if _is_batch(image):
             yield from (ImageItem(single, f'image {index}[{k}]') for k, single in enumerate(image))
+        elif image is None or _is_single(image):  # None is what OpenCV gives for an unreadable image
+            yield from _expand(image, index, on_error)
         else:
-            yield from _expand(image, index)
+            raise TypeError(f'image {index} is a {type(image).__name__}; a list of lists is not supported')
 
 
 def _is_batch(image: Any) -> bool:
@@ -101,31 +227,35 @@ def _is_single(image: Any) -> bool:
     return isinstance(image, (ImageItem, str, os.PathLike, Image.Image, np.ndarray, torch.Tensor))
 
 
-def _expand(image: Any, index: int) -> Iterator[ImageItem]:
+def _expand(image: Any, index: int, on_error: str) -> Iterator[ImageItem]:
     if isinstance(image, ImageItem):
         yield image
     elif not isinstance(image, (str, os.PathLike)):
         yield ImageItem(image, f'image {index}')
     elif os.path.isdir(image):
-        for path in find_images(image):
-            yield ImageItem(path, str(path), from_folder=True)
-    elif os.path.exists(image):
-        yield ImageItem(image, os.fspath(image))
+        content = _scan_images(image)
+        if left_out := content.left_out():
+            _logger.warning('%s: left out %s', os.fspath(image), left_out)
+        yield from (ImageItem(path, str(path)) for path in content.images)
+    elif on_error == 'report' or os.path.exists(image):
+        yield ImageItem(image, str(os.fspath(image)))
     else:
         raise FileNotFoundError(f'{os.fspath(image)}: no such file or folder')
 
 
-def load_rgb(item: ImageItem) -> Image.Image:
+def load_rgb(item: ImageItem, decoding: Decoding | None = None) -> Image.Image:
     """Decode `item` to an upright 8-bit RGB image.
 
     EXIF rotation is applied, 16-bit values are scaled (not cut off), transparent parts become white, the first frame
-    of an animation is taken. CMYK is converted without its colour profile.
+    of an animation is taken. CMYK is converted without its color profile. Texts in PNG files are not read.
 
     Raises:
-        ImageError: not an image, damaged, or values out of range.
+        ImageError: not an image, damaged, larger than `decoding` allows, without pixels, or values out of range.
     """
     source = item.source
     try:
+        if source is None:
+            raise ValueError('it is None')
         if isinstance(source, torch.Tensor):
             return _from_array(_tensor_to_array(source))
         if isinstance(source, np.ndarray):
@@ -133,13 +263,72 @@ def load_rgb(item: ImageItem) -> Image.Image:
         if isinstance(source, Image.Image):
             with _pil_lock:
                 return _to_rgb(source)
-        with Image.open(source) as image:
-            return _to_rgb(image)
+        return _from_file(source, item.name, decoding or Decoding())
     except UnidentifiedImageError as error:
         raise ImageError(f'{item.name}: not an image that Pillow can read') from error
     except Exception as error:  # damaged files raise whatever their decoder met
         reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
         raise ImageError(f'{item.name}: cannot be read as an image ({reason})') from error
+
+
+def _from_file(source: Any, name: str, decoding: Decoding) -> Image.Image:
+    try:
+        with _open(source, decoding.max_pixels) as image:
+            return _to_rgb(image)
+    except Exception:
+        repaired = _repaired(source, decoding)
+        if repaired is None:
+            raise
+    with _open(io.BytesIO(repaired), decoding.max_pixels) as image:
+        result = _to_rgb(image)
+    if image.format != 'PNG':
+        _logger.warning('%s: its end is missing; the pixels that are not there are gray', name)
+    return result
+
+
+def _repaired(source: Any, decoding: Decoding) -> bytes | None:
+    """The bytes of a file without what Pillow refuses; None where this changes nothing."""
+    with contextlib.nullcontext(source) if hasattr(source, 'read') else open(source, 'rb') as file:
+        file.seek(0)
+        head = file.read(8)
+        if head.startswith(b'\xff\xd8') and decoding.truncated:
+            return head + file.read() + b'\xff\xd9'  # the marker of the end: libjpeg fills in what is missing
+        if head != b'\x89PNG\r\n\x1a\n':
+            return None
+        content = head + file.read()
+    shorter = _without_text(content)  # Pillow refuses long texts, which have nothing to do with the pixels
+    return shorter if shorter != content else None
+
+
+def _open(source: Any, max_pixels: int | None) -> Image.Image:
+    image_suffixes()  # registers the plugins
+    try:
+        image = Image.open(source)
+    except Image.DecompressionBombError:
+        if max_pixels is None:
+            raise
+        with _pil_lock:
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
+            try:
+                image = Image.open(source)
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+    if max_pixels is not None and image.width * image.height > max_pixels:
+        image.close()
+        raise ValueError(f'its {image.width} x {image.height} pixels are more than max_pixels={max_pixels}')
+    return image
+
+
+def _without_text(png: bytes) -> bytes:
+    """A PNG file without its chunks of text and its color profile, which may be compressed to any length."""
+    kept, start = [png[:8]], 8
+    while start + 8 <= len(png):
+        length, kind = struct.unpack('>I4s', png[start : start + 8])
+        end = start + 12 + length
+        if kind not in (b'tEXt', b'zTXt', b'iTXt', b'iCCP'):
+            kept.append(png[start:end])
+        start = end
+    return b''.join(kept)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -150,7 +339,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     with contextlib.suppress(Exception):
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith('I;16') or image.mode in ('I', 'F'):
-        return _from_array(_deep_grey(image))
+        return _from_array(_deep_gray(image))
     if image.has_transparency_data:
         rgba = image.convert('RGBA')
         white = Image.new('RGBA', rgba.size, (255, 255, 255, 255))
@@ -158,7 +347,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert('RGB')
 
 
-def _deep_grey(image: Image.Image) -> np.ndarray:
+def _deep_gray(image: Image.Image) -> np.ndarray:
     values = np.asarray(image)
     if image.mode == 'F':
         return values.astype(np.float32)
@@ -180,9 +369,11 @@ def _tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim in (2, 3) and 0 in array.shape[:2]:
+        raise ValueError(f'it has no pixels: its shape is {array.shape}')
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         hint = '; channels come last' if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ''
         raise ValueError(f'an array of shape {array.shape} is not H x W or H x W x C with 1, 3 or 4 channels{hint}')
     if array.dtype == bool:

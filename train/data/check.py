@@ -17,7 +17,8 @@ from huggingface_hub.utils import tqdm
 
 from timm_dpa.embedding.images import ImageError, ImageItem, load_rgb
 
-from .datasets import QueryGallery, ReIDData, Split, draw_protocol
+from .datasets import ReIDData, Split
+from .query_gallery import QueryGallery, pick_query_gallery
 
 __all__ = ['DataReport', 'SplitReport', 'check_data']
 
@@ -162,7 +163,7 @@ def check_data(
     Args:
         data: of `load_data`.
         workers: threads that decode, None for one a core.
-        protocol: of the evaluation, see `draw_protocol`; None for the layout's own.
+        protocol: of the evaluation, see `pick_query_gallery`; None for the layout's own.
         quick: count only, open no image.
         progress: show a bar; None shows one on a terminal only.
 
@@ -172,7 +173,7 @@ def check_data(
     if workers is not None and workers < 1:
         raise ValueError(f'workers must be at least 1, not {workers}')
     empty = data.train.subset([])
-    parts = draw_protocol(data, protocol) if len(data.test) else QueryGallery(empty, empty, False)
+    parts = pick_query_gallery(data, protocol) if len(data.test) else QueryGallery(empty, empty, False)
     query, gallery, rule = parts
     splits = {'train': data.train, 'test': data.test, 'query': query, 'gallery': gallery}
     looks: dict[str, _Look] = {}

@@ -1,17 +1,16 @@
-"""Images with identities: VeRi-UAV, VRU, VeRi-776, a CSV, folders of vehicles, and images for training."""
+"""Images with identities from data sets on disk, and their items for training."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,25 +19,12 @@ from torch.utils.data import Dataset, default_collate
 
 from timm_dpa.embedding.images import ImageError, ImageItem, load_rgb
 
-from .about import ABOUT_FILE, read_about
+from .copies import file_numbers
 from .layouts import LAYOUTS, PARTS, VRU_TESTS, Row, read_layout
+from .protocols import PROTOCOLS
+from .provenance import ABOUT_FILE, read_about
 
-__all__ = [
-    'LAYOUTS',
-    'PROTOCOLS',
-    'QueryGallery',
-    'ReIDData',
-    'Split',
-    'TrainImages',
-    'collate',
-    'default_draws',
-    'draw_protocol',
-    'load_data',
-    'train_labels',
-]
-
-PROTOCOLS = ('fixed', 'vru', 'first-last', 'cross-camera')
-DRAWN_PROTOCOLS = ('vru', 'cross-camera')  # at random
+__all__ = ['ReIDData', 'Split', 'TrainImages', 'collate', 'load_data', 'rows_by_key', 'train_labels']
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,22 +76,20 @@ class ReIDData:
     has_cameras: bool
     protocol: str
 
+    @cached_property
+    def files(self) -> dict[str, int]:
+        """Number of each test image, equal for identical files, see `file_numbers`; read when it is first asked for."""
+        return file_numbers([*self.test.paths, *self.query.paths, *self.gallery.paths])
 
-class QueryGallery(NamedTuple):
-    """Query and gallery of an evaluation, and whether images of a query's vehicle by its own camera are left out."""
+    @cached_property
+    def said(self) -> set[str]:
+        """Warnings about these data that were logged already."""
+        return set()
 
-    query: Split
-    gallery: Split
-    exclude_same_camera: bool
-
-    def has_match(self) -> np.ndarray:
-        """`(Q,)` bool, whether there is an image to find for each query."""
-        cameras: dict[int, set[int]] = {}
-        for pid, camid in zip(self.gallery.pids.tolist(), self.gallery.camids.tolist(), strict=True):
-            cameras.setdefault(pid, set()).add(camid)
-        own = self.query.camids.tolist() if self.exclude_same_camera else [None] * len(self.query)
-        pairs = zip(self.query.pids.tolist(), own, strict=True)
-        return np.array([bool(cameras.get(pid, set()) - {camid}) for pid, camid in pairs], bool)
+    @cached_property
+    def shared_identities(self) -> list[str]:
+        """Names of the identities that are in the training part and in the test part."""
+        return [self.identities[pid] for pid in np.intersect1d(self.train.pids, self.test.pids)]
 
 
 def load_data(
@@ -164,7 +148,11 @@ def _assemble(home: Path, layout: str, rows: list[Row], test_fraction: float, se
     fresh = [row for row in parts['gallery'] if key(row.path) not in queries]
     test = sorted(parts['test'] or parts['query'] + fresh)
     has_cameras = len({row.camera for row in rows}) > 1
-    usual = 'fixed' if parts['query'] else 'cross-camera' if has_cameras else 'vru'
+    cameras: dict[str, set[int]] = {}
+    for row in test:
+        cameras.setdefault(row.vehicle, set()).add(row.camera)
+    crosses = any(len(seen) > 1 for seen in cameras.values())
+    usual = 'fixed' if parts['query'] else 'cross-camera' if crosses else 'vru'
     protocol = read_about(home).get('protocol', usual)
     if protocol not in PROTOCOLS:
         raise ValueError(f'{home / ABOUT_FILE}: unknown protocol {protocol!r}; choose {", ".join(PROTOCOLS)}')
@@ -190,82 +178,15 @@ def _draw_identities(vehicles: list[str], fraction: float, seed: int) -> set[str
     return set(sorted(names, key=lambda name: hashlib.sha256(os.fsencode(f'{seed}/{name}')).digest())[:count])
 
 
-# --- evaluation and training ------------------------------------------------------------------------------------------
+# --- training ---------------------------------------------------------------------------------------------------------
 
 
-def default_draws(protocol: str) -> int:
-    """Random galleries to average where nobody says how many: 10 for `vru`, as its authors do, else 1."""
-    return 10 if protocol == 'vru' else 1
-
-
-def draw_protocol(
-    data: ReIDData,
-    protocol: str | None = None,
-    seed: int | Sequence[int] = 0,
-    exclude_same_camera: bool | None = None,
-) -> QueryGallery:
-    """Query and gallery of a protocol.
-
-    - `fixed`: the given parts; the same-camera rule where these have cameras (VeRi-UAV, VeRi-776);
-    - `vru`: one random image of each vehicle is the gallery, the others are queries; no camera rule;
-    - `first-last`: the first image of each vehicle by name is a query, the last third of its images, rounded up, is
-      gallery; a vehicle with one image is in the gallery only; no camera rule;
-    - `cross-camera`: one random image of each vehicle by each camera is a query, all others are gallery; same-camera
-      rule.
-
-    All but `fixed` take the images from `data.test`.
+def rows_by_key(keys: np.ndarray) -> list[np.ndarray]:
+    """The rows of each key, by key, each in ascending order.
 
     Args:
-        protocol: one of `PROTOCOLS`, None for the data's own.
-        seed: of the random images.
-        exclude_same_camera: the same-camera rule, on or off; None for the protocol's own.
-
-    Raises:
-        ValueError: unknown, or not possible with these data.
+        keys: `(N,)` integers.
     """
-    parts = _draw(data, protocol or data.protocol, seed)
-    if exclude_same_camera is None:
-        return parts
-    if exclude_same_camera and not _several_cameras(parts.query, parts.gallery):
-        raise ValueError(f'{data.root}: query and gallery know no cameras that a rule could exclude')
-    return parts._replace(exclude_same_camera=exclude_same_camera)
-
-
-def _several_cameras(*splits: Split) -> bool:
-    return len(np.unique(np.concatenate([split.camids for split in splits]))) > 1
-
-
-def _draw(data: ReIDData, protocol: str, seed: int | Sequence[int]) -> QueryGallery:
-    if protocol not in PROTOCOLS:
-        raise ValueError(f'unknown protocol {protocol!r}; choose {", ".join(PROTOCOLS)}')
-    if protocol == 'fixed':
-        if not len(data.query):
-            raise ValueError(f'{data.root} has no fixed query and gallery; use the protocol {data.protocol}')
-        return QueryGallery(data.query, data.gallery, _several_cameras(data.query, data.gallery))
-    test = data.test
-    if not len(test):
-        raise ValueError(f'{data.root} has no test images; give test_fraction above 0, or data with a test part')
-    if protocol == 'vru':
-        from ..evaluation.metrics import draw_gallery
-
-        query, gallery = draw_gallery(test.pids, seed)
-        return QueryGallery(test.subset(query), test.subset(gallery), False)
-    if protocol == 'first-last':
-        groups = _groups(test.pids)
-        query = np.array([rows[0] for rows in groups if len(rows) > 1], np.int64)
-        gallery = np.concatenate([rows[-math.ceil(len(rows) / 3) :] for rows in groups])
-        return QueryGallery(test.subset(np.sort(query)), test.subset(np.sort(gallery)), False)
-    if not _several_cameras(test):
-        raise ValueError(f'{data.root} knows no cameras; use the protocol vru')
-    rng = np.random.default_rng(seed)
-    _, pairs = np.unique(np.stack([test.pids, test.camids]), axis=1, return_inverse=True)
-    is_query = np.zeros(len(test), bool)
-    is_query[[rng.choice(rows) for rows in _groups(pairs.ravel())]] = True
-    return QueryGallery(test.subset(is_query), test.subset(~is_query), True)
-
-
-def _groups(keys: np.ndarray) -> list[np.ndarray]:
-    """Rows of each key, by key, each in their order."""
     order = np.argsort(keys, kind='stable')
     return np.split(order, np.flatnonzero(np.diff(keys[order])) + 1)
 
@@ -303,7 +224,7 @@ class TrainImages(Dataset):
         self.paths = split.paths
         self.labels, _ = train_labels(split)
         self.transform = transform
-        self._rows = _groups(self.labels) if len(split) else []
+        self._rows = rows_by_key(self.labels) if len(split) else []
 
     def __len__(self) -> int:
         return len(self.paths)

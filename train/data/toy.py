@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from timm_dpa.train.data.toy_vehicles import draw_car, park
 
-from .about import write_about
+from .provenance import write_about
 
 __all__ = ['draw_data_set']
 

@@ -14,87 +14,20 @@ from typing import Any
 import numpy as np
 
 from timm_dpa.files import write_bytes
+from timm_dpa.tables import format_table
 
 from ..recipes.recipe import Recipe
 from ..run.distributed import joined_processes
 from ..run.log import table_bytes
 from ..run.trainer import train
+from .tables import METRICS, TABLES, Row
 
-__all__ = ['TABLES', 'Row', 'ablate']
+__all__ = ['ablate']
 
 _logger = logging.getLogger(__name__)
 
-_METRICS = ('mAP', 'rank1', 'rank5', 'mINP')
-_HEADINGS = ('mAP', 'Rank-1', 'Rank-5', 'mINP')
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table of the paper.
-
-    Attributes:
-        name: as the paper has it.
-        paper: mAP, Rank-1, Rank-5 and mINP on VeRi-UAV in %, as printed there.
-        attention: prefix of the model's name.
-        stages: stages that end with the attention; None for the model's own, 3.
-        loss: metric loss.
-        hours: training time that the paper gives.
-    """
-
-    name: str
-    paper: tuple[float, float, float, float]
-    attention: str = 'dpa'
-    stages: tuple[int, ...] | None = None
-    loss: str | None = None
-    hours: float | None = None
-
-
-_BASELINE = (79.25, 95.96, 98.12, 49.29)
-_DPA = (81.74, 96.59, 98.48, 51.56)
-#: Guo et al. 2024, tables 3 to 6; Conv3_x is stage 2, Conv4_x stage 3, Conv5_x stage 4
-TABLES: dict[str, tuple[str, tuple[Row, ...]]] = {
-    'table3': (
-        'Table 3: parts of the DpA module',
-        (
-            Row('Baseline', _BASELINE, 'reid'),
-            Row('Baseline+CpA', (80.87, 96.32, 98.21, 49.88), 'cpa'),
-            Row('Baseline+SpA', (79.92, 96.50, 98.21, 48.97), 'spa'),
-            Row('Baseline+DpA', _DPA),
-        ),
-    ),
-    'table4': (
-        'Table 4: attention modules',
-        (
-            Row('Baseline', _BASELINE, 'reid'),
-            Row('Baseline+SE', (79.89, 96.14, 98.48, 49.71), 'se'),
-            Row('Baseline+Non-local', (78.85, 96.50, 98.21, 47.42), 'nl'),
-            Row('Baseline+CBAM', (78.69, 96.23, 97.85, 48.17), 'cbam'),
-            Row('Baseline+CA', (79.58, 96.23, 98.21, 47.01), 'ca'),
-            Row('Baseline+DpA', _DPA),
-        ),
-    ),
-    'table5': (
-        'Table 5: places of the DpA module',
-        (
-            Row('No. 0: none', _BASELINE, 'reid', hours=0.70),
-            Row('No. 1: Conv3_x', (79.71, 96.23, 98.21, 49.35), stages=(2,), hours=0.84),
-            Row('No. 2: Conv4_x', _DPA, stages=(3,), hours=0.81),
-            Row('No. 3: Conv5_x', (78.94, 96.41, 98.12, 48.64), stages=(4,), hours=1.10),
-            Row('No. 4: Conv3_x, Conv4_x', (78.34, 96.41, 98.39, 46.84), stages=(2, 3), hours=1.00),
-            Row('No. 5: Conv3_x, Conv5_x', (78.87, 96.23, 97.76, 47.58), stages=(2, 4), hours=1.32),
-            Row('No. 6: Conv4_x, Conv5_x', (79.57, 96.50, 98.39, 47.75), stages=(3, 4), hours=1.27),
-        ),
-    ),
-    'table6': (
-        'Table 6: metric losses',
-        (
-            Row('DpA+Circle', (72.29, 95.43, 97.67, 38.05), loss='circle'),
-            Row('DpA+MS', (72.64, 95.43, 97.58, 38.31), loss='multi_similarity'),
-            Row('DpA+SupCon', (74.91, 97.13, 98.12, 39.04), loss='supcon'),
-            Row('DpA+HMT', _DPA, loss='triplet'),
-        ),
-    ),
-}
+#: those of the paper's tables
+_METRICS = {key: name for key, name in METRICS.items() if key != 'rank10'}
 
 
 @dataclass
@@ -263,17 +196,9 @@ def _figure(out: Path, table: str, done: list[tuple[Row, _Measured]], recipe: Re
 def _markdown(
     title: str, done: list[tuple[Row, _Measured]], recipe: Recipe, root: Path, depth: int, with_time: bool
 ) -> str:
-    headings = [f'{name} (%)' for name in _HEADINGS] + ['train (min)'] * with_time
-    headings += [f'paper {name}' for name in _HEADINGS] + ['paper train (h)'] * with_time
-    lines = [
-        f'# {title}',
-        '',
-        f'Measured on `{root.name}` with ResNet-{depth}, after the last of {recipe.schedule.epochs} epochs; '
-        'the paper: VeRi-UAV, ResNet-50, 60 epochs.',
-        '',
-        '| Method | runs | ' + ' | '.join(headings) + ' |',
-        '|---|---:|' + '---:|' * len(headings),
-    ]
+    headings = ['Method', 'runs', *(f'{name} (%)' for name in _METRICS.values()), *['train (min)'] * with_time]
+    headings += [f'paper {name}' for name in _METRICS.values()] + ['paper train (h)'] * with_time
+    lines = [headings]
     for row, here in done:
         if here.metrics:
             cells = [_percent(here.mean(key), here.deviation(key), len(here.metrics)) for key in _METRICS]
@@ -283,8 +208,13 @@ def _markdown(
         cells += [f'{value:.2f}' for value in row.paper]
         cells += ['-' if row.hours is None else f'{row.hours:.2f}'] * with_time
         runs = f'{len(here.metrics)}' + (f' ({here.problem} besides)' if here.problem and here.metrics else '')
-        lines.append(f'| {row.name} | {runs} | ' + ' | '.join(cells) + ' |')
-    return '\n'.join(lines) + '\n'
+        lines.append([row.name, runs, *cells])
+    table = format_table(lines, numeric=range(1, len(headings)), markdown=True)
+    epochs = recipe.schedule.epochs
+    return (
+        f'# {title}\n\nMeasured on `{root.name}` with ResNet-{depth}, after the last of {epochs} epochs; '
+        f'the paper: VeRi-UAV, ResNet-50, 60 epochs.\n\n{table}\n'
+    )
 
 
 def _percent(mean: float, deviation: float, runs: int) -> str:

@@ -14,16 +14,18 @@ import numpy as np
 from timm_dpa.embedding.extractor import FeatureExtractor
 from timm_dpa.embedding.images import ImageItem
 from timm_dpa.files import write_bytes
+from timm_dpa.tables import format_table
 
-from ..data.datasets import DRAWN_PROTOCOLS, QueryGallery, ReIDData, Split, draw_protocol
+from ..data.datasets import ReIDData, Split
+from ..data.protocols import DRAWN_PROTOCOLS
+from ..data.query_gallery import QueryGallery, check_evaluable, pick_query_gallery, resolve_protocol, warn_about
 from ..run.distributed import Processes
 from .metrics import DrawMetrics, RankingMetrics, evaluate, evaluate_distances, evaluate_draws
 from .reranking import expand_queries, rerank
+from .tables import METRICS
 
 __all__ = [
-    'COLUMNS',
     'Evaluation',
-    'check_protocol',
     'embed_split',
     'evaluate_model',
     'markdown_table',
@@ -31,9 +33,6 @@ __all__ = [
 ]
 
 _logger = logging.getLogger(__name__)
-
-#: of the paper's tables: heading and key
-COLUMNS = (('mAP', 'mAP'), ('Rank-1', 'rank1'), ('Rank-5', 'rank5'), ('Rank-10', 'rank10'), ('mINP', 'mINP'))
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +44,12 @@ class Evaluation:
         deviation: sample standard deviation over the draws; 0 of a single one.
         cmc: `(max_rank,)` float64, mean CMC curve.
         first: metrics of the first draw, query by query.
-        settings: protocol, draws, seed, rerank, flip, gallery size: what else decides the numbers.
+        settings: protocol, draws, seed, rerank, flip, gallery size: what else decides the numbers; also
+            `same_file_excluded`, how many gallery images were left out of the first draw as a query's own file or a
+            copy of it and for no other reason, and `shared_identities`, how many identities of the test part are in the
+            training part too.
         skipped: path -> reason of images that could not be read.
+        warnings: sentences that whoever reads the scores has to know, see `warn_about`.
     """
 
     metrics: dict[str, float]
@@ -55,6 +58,7 @@ class Evaluation:
     first: RankingMetrics
     settings: dict[str, Any]
     skipped: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """All but the numbers of each query, as JSON takes it."""
@@ -64,6 +68,7 @@ class Evaluation:
             'settings': self.settings,
             'cmc': [round(float(value), 6) for value in self.cmc],
             'skipped': self.skipped,
+            'warnings': self.warnings,
         }
 
 
@@ -72,7 +77,7 @@ def evaluate_model(
     data: ReIDData,
     protocol: str | None = None,
     *,
-    draws: int = 1,
+    draws: int | None = None,
     seed: int = 0,
     use_rerank: bool = False,
     expand: int = 0,
@@ -83,11 +88,14 @@ def evaluate_model(
 ) -> Evaluation:
     """Embed the test images and score the ranking.
 
+    A query never finds its own file, or a copy of it with identical bytes, whatever the protocol.
+
     Args:
         extractor: the model, and how images are given to it.
         data: see `load_data`.
-        protocol: see `draw_protocol`; None for the data's own.
-        draws: random galleries (`vru`) or queries (`cross-camera`) that are averaged over.
+        protocol: see `pick_query_gallery`; None for the data's own.
+        draws: random galleries (`vru`) or queries (`cross-camera`) that are averaged over; None for the protocol's
+            `default_draws`.
         seed: of the draws.
         use_rerank: re-rank by k-reciprocal neighbours.
         expand: gallery images by which a query is expanded first, see `expand_queries`; 0 for none.
@@ -97,14 +105,13 @@ def evaluate_model(
         progress: show a bar; None shows one on a terminal only.
 
     Raises:
-        ValueError: a protocol that these data do not allow, no query with a match, draws below 1 or not of a protocol
-            that draws, unknown identities, or embeddings that are not finite.
+        ValueError: what `check_evaluable` raises, unknown identities, or embeddings that are not finite.
     """
-    protocol = protocol or data.protocol
+    protocol, draws = resolve_protocol(data, protocol, draws)
     wanted = None if query_identities is None else _pids(data, query_identities)
     if expand < 0:
         raise ValueError(f'expand must be at least 0, not {expand}')
-    parts = check_protocol(data, protocol, draws, exclude_same_camera, seed)  # what is wrong shows before the work
+    parts = check_evaluable(data, protocol, draws, exclude_same_camera, seed)
     images = data.test  # another draw has other queries among them
     if protocol not in DRAWN_PROTOCOLS:
         images = Split(
@@ -113,44 +120,37 @@ def evaluate_model(
             np.concatenate([parts.query.camids, parts.gallery.camids]),
         )
     vectors, rows, skipped = embed_split(extractor, images, processes, progress)
+    parts = _chosen(parts, rows, wanted)
 
     distributed = processes is not None and processes.world_size > 1
     options = {'device': extractor.device, 'distributed': distributed}
     if protocol == 'vru' and wanted is None and not (skipped or use_rerank or expand or exclude_same_camera):
-        result = evaluate_draws(vectors, images.pids, draws, seed, **options)  # without a copy of all for each draw
+        files = [data.files[path] for path in images.paths]
+        result = evaluate_draws(vectors, images.pids, draws, seed, files=files, **options)  # without copies of vectors
     else:
         results = []
         for draw in range(draws):
-            parts = draw_protocol(data, protocol, (seed, draw), exclude_same_camera)
-            results.append(_score(vectors, rows, parts, wanted, use_rerank, expand, options))
+            drawn = parts
+            if draw:
+                drawn = _chosen(pick_query_gallery(data, protocol, (seed, draw), exclude_same_camera), rows, wanted)
+            results.append(_score(vectors, rows, drawn, data.files, use_rerank, expand, options))
         result = DrawMetrics.of(results)
     settings = {
         'protocol': protocol,
         'draws': draws,
         'seed': seed,
-        'gallery': sum(path in rows for path in parts.gallery.paths),
+        'gallery': len(parts.gallery),
         'same_camera_excluded': parts.exclude_same_camera,
+        'same_file_excluded': int(parts.own_files(data.files).sum()),
+        'shared_identities': len(data.shared_identities),
         'rerank': use_rerank,
         'expand': expand,
         'flip': extractor.flip,
     }
     if query_identities is not None:
         settings['query_identities'] = list(query_identities)
-    return Evaluation(result.mean, result.std, result.cmc, result.draws[0], settings, skipped)
-
-
-def check_protocol(
-    data: ReIDData, protocol: str | None, draws: int, exclude_same_camera: bool | None = None, seed: int = 0
-) -> QueryGallery:
-    """The first draw of an evaluation; ValueError where the data or the protocol do not allow it."""
-    protocol = protocol or data.protocol
-    if draws < 1:
-        raise ValueError(f'draws must be at least 1, not {draws}')
-    if draws > 1 and protocol not in DRAWN_PROTOCOLS:
-        raise ValueError(
-            f'draws={draws}: the protocol {protocol} draws nothing; draws are for {", ".join(DRAWN_PROTOCOLS)}'
-        )
-    return draw_protocol(data, protocol, (seed, 0), exclude_same_camera)
+    warnings = warn_about(data, parts)
+    return Evaluation(result.mean, result.std, result.cmc, result.draws[0], settings, skipped, warnings)
 
 
 def _pids(data: ReIDData, names: Sequence[str]) -> np.ndarray:
@@ -190,24 +190,33 @@ def embed_split(
     return vectors, {name: row for row, name in enumerate(names)}, skipped
 
 
+def _chosen(parts: QueryGallery, rows: dict[str, int], wanted: np.ndarray | None) -> QueryGallery:
+    """The images that have an embedding, and of the queries those of the wanted identities; None for all."""
+    known = [np.array([path in rows for path in split.paths], bool) for split in (parts.query, parts.gallery)]
+    if wanted is not None:
+        known[0] &= np.isin(parts.query.pids, wanted)
+    return parts._replace(query=parts.query.subset(known[0]), gallery=parts.gallery.subset(known[1]))
+
+
 def _score(
     vectors: np.ndarray,
     rows: dict[str, int],
     parts: QueryGallery,
-    wanted: np.ndarray | None,
+    files: dict[str, int],
     use_rerank: bool,
     expand: int,
     options: dict[str, Any],
 ) -> RankingMetrics:
-    """One draw."""
-    sides = []
-    for split, only in ((parts.query, wanted), (parts.gallery, None)):
-        chosen = [k for k, path in enumerate(split.paths) if path in rows and (only is None or split.pids[k] in only)]
-        split = split.subset(np.array(chosen, np.int64))
-        sides.append((vectors[[rows[path] for path in split.paths]], split.pids, split.camids))
-    (query, query_pids, query_camids), (gallery, gallery_pids, gallery_camids) = sides
-    ids = (query_pids, gallery_pids, query_camids, gallery_camids)
-    rules = {'exclude_same_camera': parts.exclude_same_camera}
+    """The metrics of one draw."""
+    sides = (parts.query, parts.gallery)
+    query, gallery = (vectors[[rows[path] for path in split.paths]] for split in sides)
+    ids = [split.pids for split in sides] + [split.camids for split in sides]
+    numbers = [[files[path] for path in split.paths] for split in sides]
+    rules = {
+        'exclude_same_camera': parts.exclude_same_camera,
+        'query_files': numbers[0],
+        'gallery_files': numbers[1],
+    }
     if expand:
         query = expand_queries(query, gallery, expand, device=options['device'])
     if use_rerank:
@@ -217,18 +226,13 @@ def _score(
 
 def markdown_table(rows: Sequence[tuple[str, Evaluation]]) -> str:
     """The paper's table, in %: a row for each named evaluation, with the deviation over several draws."""
-    lines = [
-        '| Method | ' + ' | '.join(heading for heading, _ in COLUMNS) + ' |',
-        '|---|' + '---:|' * len(COLUMNS),
-    ]
+    lines = [['Method', *METRICS.values()]]
     for name, result in rows:
-        cells = [f'{100 * result.metrics[key]:.2f}' for _, key in COLUMNS]
+        cells = [f'{100 * result.metrics[key]:.2f}' for key in METRICS]
         if result.settings['draws'] > 1:
-            cells = [
-                f'{cell} ± {100 * result.deviation[key]:.2f}' for cell, (_, key) in zip(cells, COLUMNS, strict=True)
-            ]
-        lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
-    return '\n'.join(lines)
+            cells = [f'{cell} ± {100 * result.deviation[key]:.2f}' for cell, key in zip(cells, METRICS, strict=True)]
+        lines.append([name, *cells])
+    return format_table(lines, numeric=range(1, len(METRICS) + 1), markdown=True)
 
 
 def write_evaluation(result: Evaluation, name: str, folder: Path, **origin: Any) -> tuple[Path, Path]:
@@ -242,7 +246,8 @@ def write_evaluation(result: Evaluation, name: str, folder: Path, **origin: Any)
         OSError: they cannot be written.
     """
     table, numbers = folder / 'evaluation.md', folder / 'evaluation.json'
-    write_bytes(table, (markdown_table([(name, result)]) + '\n').encode())
+    notes = ''.join(f'\nNote: {warning}.\n' for warning in result.warnings)
+    write_bytes(table, (markdown_table([(name, result)]) + '\n' + notes).encode('utf-8', 'backslashreplace'))
     content = {'name': name, **origin, **result.as_dict()}
     write_bytes(numbers, json.dumps(content, indent=2, ensure_ascii=False).encode('utf-8', 'backslashreplace'))
     return table, numbers

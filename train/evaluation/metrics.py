@@ -26,6 +26,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from .candidates import Candidates
 from .counting import count_reaching
 from .inputs import as_features, as_labels, check_length, checked_norms, full_precision
 
@@ -116,6 +117,8 @@ def evaluate(
     *,
     metric: str = 'cosine',
     exclude_same_camera: bool | None = None,
+    query_files: Any = None,
+    gallery_files: Any = None,
     junk_pids: Sequence[int] = (-1,),
     max_rank: int = 50,
     device: torch.device | str | None = None,
@@ -136,6 +139,9 @@ def evaluate(
         metric: 'cosine', or 'euclidean' of the embeddings as they are.
         exclude_same_camera: leave out gallery images of the query's identity AND camera, neither positives nor
             negatives. None does so if cameras are given.
+        query_files: `(Q,)` whole numbers, see `file_numbers`: a gallery image with the number of the query is the very
+            same file and left out, whatever its identity. None if unknown.
+        gallery_files: `(G,)`.
         junk_pids: identities that are left out of the gallery and are no queries.
         max_rank: length of the CMC curve.
         device: where to compute; None for the gallery's.
@@ -152,10 +158,11 @@ def evaluate(
         query,
         None,
         gallery,
-        _Candidates(
+        Candidates(
             (len(query), len(gallery)),
             (query_pids, gallery_pids),
             (query_camids, gallery_camids),
+            (query_files, gallery_files),
             exclude_same_camera,
             junk_pids,
             gallery.device if device is None else torch.device(device),
@@ -175,6 +182,8 @@ def evaluate_distances(
     gallery_camids: Any = None,
     *,
     exclude_same_camera: bool | None = None,
+    query_files: Any = None,
+    gallery_files: Any = None,
     junk_pids: Sequence[int] = (-1,),
     max_rank: int = 50,
     chunk_bytes: int = 64 << 20,
@@ -190,10 +199,11 @@ def evaluate_distances(
         TypeError: distances that are not floating-point, identities or cameras that are not whole numbers.
     """
     distances = as_features(distances, 'distances')
-    candidates = _Candidates(
+    candidates = Candidates(
         tuple(distances.shape),
         (query_pids, gallery_pids),
         (query_camids, gallery_camids),
+        (query_files, gallery_files),
         exclude_same_camera,
         junk_pids,
         distances.device,
@@ -233,6 +243,7 @@ def evaluate_draws(
     draws: int = 10,
     seed: int = 0,
     *,
+    files: Any = None,
     metric: str = 'cosine',
     max_rank: int = 50,
     device: torch.device | str | None = None,
@@ -248,6 +259,7 @@ def evaluate_draws(
         pids: `(N,)` whole numbers, the identities.
         draws: how many galleries.
         seed: of the draws.
+        files: `(N,)` whole numbers, see `evaluate`; None if unknown.
         metric, max_rank, device, chunk_bytes, distributed: as `evaluate`.
 
     Raises:
@@ -258,11 +270,18 @@ def evaluate_draws(
     embeddings, pids = as_features(embeddings, 'embeddings'), as_labels(pids, 'pids')
     device = embeddings.device if device is None else torch.device(device)
     check_length(pids, len(embeddings), 'pids')
+    files = None if files is None else as_labels(files, 'files')
     results = []
     for draw in range(draws):
         queries, gallery = draw_gallery(pids, (seed, draw))
-        candidates = _Candidates(
-            (len(queries), len(gallery)), (pids[queries], pids[gallery]), (None, None), None, (), device
+        candidates = Candidates(
+            (len(queries), len(gallery)),
+            (pids[queries], pids[gallery]),
+            (None, None),
+            (None, None) if files is None else (files[queries], files[gallery]),
+            None,
+            (),
+            device,
         )
         queries, gallery = (torch.from_numpy(rows).to(embeddings.device) for rows in (queries, gallery))
         results.append(
@@ -275,7 +294,7 @@ def _evaluate(
     embeddings: torch.Tensor,
     rows: torch.Tensor | None,
     gallery: torch.Tensor,
-    candidates: _Candidates,
+    candidates: Candidates,
     metric: str,
     max_rank: int,
     chunk_bytes: int,
@@ -330,63 +349,9 @@ def _evaluate(
         return _score(similarities, candidates, max_rank, chunk_bytes, distributed)
 
 
-class _Candidates:
-    """Which gallery images share an identity with which query, which of them count, and which are junk."""
-
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        pids: tuple[Any, Any],
-        camids: tuple[Any, Any],
-        exclude_same_camera: bool | None,
-        junk_pids: Sequence[int],
-        device: torch.device,
-    ) -> None:
-        sides = ('query', 'gallery')
-        labels = []
-        for name, pair in (('pids', pids), ('camids', camids)):
-            for side, values, length in zip(sides, pair, shape, strict=True):
-                if values is None:
-                    labels.append(None)
-                    continue
-                values = as_labels(values, f'{side}_{name}')
-                check_length(values, length, f'{side}_{name}')
-                labels.append(values)
-        query_pids, gallery_pids, query_camids, gallery_camids = labels
-        if exclude_same_camera is None:
-            if (query_camids is None) != (gallery_camids is None):
-                raise ValueError('cameras of queries and gallery are needed, not only one of them')
-            exclude_same_camera = query_camids is not None
-        elif exclude_same_camera and (query_camids is None or gallery_camids is None):
-            raise ValueError('exclude_same_camera needs query_camids and gallery_camids')
-        self.camids = (query_camids, gallery_camids) if exclude_same_camera else None
-
-        # numpy: of arrays as small as these, threads would only wait for each other
-        self.device, (self.queries, self.gallery) = device, shape
-        self.junk = torch.from_numpy(np.flatnonzero(np.isin(gallery_pids, list(junk_pids)))).to(device)
-        self.order = np.argsort(gallery_pids, kind='stable')
-        ordered = gallery_pids[self.order]
-        self.first = np.searchsorted(ordered, query_pids)
-        self.count = np.searchsorted(ordered, query_pids, side='right') - self.first
-        self.count[np.isin(query_pids, list(junk_pids))] = 0
-        self.most = int(self.count.max(initial=0))
-
-    def pairs(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Rows (from 0 at `start`) and columns of the pairs of one identity; which of them are positives, None: all."""
-        first, count = self.first[start:stop], self.count[start:stop]
-        rows = np.repeat(np.arange(stop - start), count)
-        columns = self.order[np.arange(len(rows)) + np.repeat(first - (count.cumsum() - count), count)]
-        result = [rows, columns]
-        if self.camids is not None:
-            query, gallery = self.camids
-            result.append(query[start:stop][rows] != gallery[columns])
-        result = [torch.from_numpy(x).to(self.device) for x in result]
-        return result[0], result[1], result[2] if len(result) == 3 else None
-
-
 def _score(
     similarities: Callable[[int, int], tuple[torch.Tensor, torch.Tensor]],
-    candidates: _Candidates,
+    candidates: Candidates,
     max_rank: int,
     chunk_bytes: int,
     distributed: bool,

@@ -12,7 +12,7 @@ import numpy as np
 
 from timm_dpa.files import write_bytes
 
-from ..data.datasets import DRAWN_PROTOCOLS
+from ..data.protocols import DRAWN_PROTOCOLS
 from ..run.log import read_table
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from timm_dpa.embedding.extractor import FeatureExtractor
 from timm_dpa.embedding.images import ImageError, ImageItem, load_rgb
 from timm_dpa.embedding.search import Match, nearest, thumbnail
 
-from ..data.datasets import QueryGallery, ReIDData, Split, draw_protocol
+from ..data.datasets import ReIDData, Split
+from ..data.query_gallery import QueryGallery, pick_query_gallery
 from ..evaluation.evaluate import embed_split
 from ..evaluation.metrics import evaluate
 from .curves import DPI, check_figure_path, new_canvas, new_figure, plain_text, save_figure, shortened
@@ -174,7 +175,8 @@ def rank_lists(
     Args:
         extractors: the models.
         data: see `load_data`.
-        protocol: see `draw_protocol`; None for the data's own. A random gallery is the first draw of `evaluate_model`.
+        protocol: see `pick_query_gallery`; None for the data's own. A random gallery is the first draw of
+            `evaluate_model`.
         queries: how many, of different vehicles as far as there are so many; fewer where there are fewer. Drawn among
             those that have a match.
         top: matches of each.
@@ -189,7 +191,7 @@ def rank_lists(
         raise ValueError('models is empty; give at least one')
     if queries < 1 or top < 1:
         raise ValueError(f'queries and top must be at least 1, not {queries} and {top}')
-    parts = draw_protocol(data, protocol, (seed, 0))
+    parts = pick_query_gallery(data, protocol, (seed, 0))
     named = [_find_query(data, parts.query, name) for name in query_names or ()]
     chosen: Split | None = None
     results = []

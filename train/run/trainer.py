@@ -31,8 +31,9 @@ from timm_dpa.reid_timm import ReIDBackbone
 
 from ..data.datasets import collate
 from ..data.mixing import MixedSampler, augment_options, load_sources
+from ..data.query_gallery import check_evaluable
 from ..data.transforms import train_transform
-from ..evaluation.evaluate import Evaluation, check_protocol, evaluate_model, write_evaluation
+from ..evaluation.evaluate import Evaluation, evaluate_model, write_evaluation
 from ..recipes.recipe import ModelRecipe, Recipe
 from ..samplers import IdentitySampler
 from .checkpoints import load_checkpoint, load_latest, save_checkpoint
@@ -128,7 +129,7 @@ class _Run:
         self.data = self.sources.sources[0]
         self.evaluates = len(self.data.test) > 0
         if self.evaluates:  # what is wrong shows before the work
-            check_protocol(self.data, data.protocol, data.draws, data.exclude_same_camera)
+            check_evaluable(self.data, data.protocol, data.draws, data.exclude_same_camera)
         if not recipe.schedule.epochs and recipe.run.whiten is None:
             raise ValueError(
                 'schedule.epochs=0 takes no step, and run.whiten=null fits nothing: there is nothing to do'

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,12 +156,21 @@ class TestHow:
         assert 'no image was opened' in str(report)
         assert not check_data(load_data(tmp_path)).ready
 
-    def test_bar(self, tmp_path, capfd):
-        data = load_data(layouts.veri_uav(tmp_path))
-        check_data(data)
-        assert capfd.readouterr().err == ''
-        check_data(data, progress=True)
-        assert '24/24' in capfd.readouterr().err
+    def test_bar(self, tmp_path):
+        """In a process of its own: rows and switches of bars belong to the whole process."""
+        code = (
+            'import sys\n'
+            'from timm_dpa.train.data.check import check_data\n'
+            'from timm_dpa.train.data.datasets import load_data\n'
+            'check_data(load_data(sys.argv[1]), progress={"None": None, "True": True}[sys.argv[2]])\n'
+        )
+        root = layouts.veri_uav(tmp_path)
+        shown = {}
+        for progress in ('None', 'True'):
+            command = [sys.executable, '-c', code, root, progress]
+            shown[progress] = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        assert '24/24' not in shown['None']
+        assert '24/24' in shown['True']
 
     def test_workers(self, tmp_path):
         data = load_data(layouts.veri_uav(tmp_path))

@@ -12,16 +12,9 @@ from torch.utils.data import DataLoader
 
 from tests.support import layouts
 from timm_dpa.embedding.images import ImageError
-from timm_dpa.train.data.datasets import (
-    LAYOUTS,
-    ReIDData,
-    Split,
-    TrainImages,
-    collate,
-    draw_protocol,
-    load_data,
-    train_labels,
-)
+from timm_dpa.train.data.datasets import ReIDData, Split, TrainImages, collate, load_data, train_labels
+from timm_dpa.train.data.layouts import LAYOUTS
+from timm_dpa.train.data.query_gallery import pick_query_gallery
 
 COUNTS = {f'v{n:02d}': 3 + n % 4 for n in range(20)}
 
@@ -69,7 +62,7 @@ class TestLayouts:
         assert (len(data.train), len(data.query), len(data.gallery)) == sizes
         if sizes[0]:
             with pytest.raises(ValueError, match='no test images'):
-                draw_protocol(data)
+                pick_query_gallery(data)
 
     def test_veri776(self, tmp_path):
         data = load_data(layouts.veri776(tmp_path / 'VeRi'))
@@ -117,7 +110,7 @@ class TestLayouts:
         data = load_data(tmp_path)
         assert (data.protocol, len(data.train), len(data.query), len(data.gallery)) == ('fixed', 5, 2, 6)
         assert len(data.test) == 8  # the same base names in query and gallery are other images
-        assert draw_protocol(data).exclude_same_camera is False
+        assert pick_query_gallery(data).exclude_same_camera is False
 
     def test_flat(self, tmp_path):
         data = load_data(layouts.vehicle_folders(tmp_path, COUNTS, flat=True), test_fraction=1)
@@ -350,21 +343,21 @@ class TestProtocols:
 
     def test_fixed(self, tmp_path):
         data = load_data(layouts.veri_uav(tmp_path))
-        query, gallery, exclude_same_camera = draw_protocol(data)
+        query, gallery, exclude_same_camera = pick_query_gallery(data)
         assert (query, gallery, exclude_same_camera) == (data.query, data.gallery, True)
 
     def test_the_rule_needs_cameras_in_query_and_gallery(self, tmp_path):
         layouts.vehicle_folders(tmp_path / 'images', {'a': 2, 'b': 2})
         rows = ['a/000.jpg,a,1,train', 'a/001.jpg,a,2,train', 'b/000.jpg,b,1,query', 'b/001.jpg,b,1,gallery']
         data = load_data(write_csv(tmp_path, 'path,pid,camid,split\n' + ''.join(f'images/{row}\n' for row in rows)))
-        assert draw_protocol(data).exclude_same_camera is False
+        assert pick_query_gallery(data).exclude_same_camera is False
         with pytest.raises(ValueError, match='no cameras that a rule'):
-            draw_protocol(data, exclude_same_camera=True)
+            pick_query_gallery(data, exclude_same_camera=True)
 
     def test_the_rule_on_or_off(self, tmp_path):
         data = load_data(layouts.veri_uav(tmp_path))
-        assert draw_protocol(data, exclude_same_camera=False).exclude_same_camera is False
-        assert draw_protocol(data, 'vru', exclude_same_camera=True).exclude_same_camera is True
+        assert pick_query_gallery(data, exclude_same_camera=False).exclude_same_camera is False
+        assert pick_query_gallery(data, 'vru', exclude_same_camera=True).exclude_same_camera is True
 
     def test_cameras_with_large_numbers(self, tmp_path):
         layouts.vehicle_folders(tmp_path / 'images', {'a': 2, 'b': 1})
@@ -373,18 +366,18 @@ class TestProtocols:
         assert len(set(data.train.camids.tolist() + data.test.camids.tolist())) == 2
 
     def test_vru(self, data):
-        query, gallery, exclude_same_camera = draw_protocol(data)
+        query, gallery, exclude_same_camera = pick_query_gallery(data)
         assert not exclude_same_camera
         assert sorted(query.paths + gallery.paths) == data.test.paths
         assert sorted(gallery.pids) == list(range(20))
-        assert draw_protocol(data).gallery.paths == gallery.paths
-        assert draw_protocol(data, seed=1).gallery.paths != gallery.paths
+        assert pick_query_gallery(data).gallery.paths == gallery.paths
+        assert pick_query_gallery(data, seed=1).gallery.paths != gallery.paths
 
     def test_first_last(self, tmp_path):
         counts = {'a': 1, 'b': 2, 'c': 3, 'd': 7, 'e': 9}
         rows = ''.join(f'{v}_{n:03d}.jpg,{v},test\n' for v, count in counts.items() for n in range(count))
         data = load_data(write_csv(layouts.vehicle_folders(tmp_path, counts, flat=True), 'path,pid,split\n' + rows))
-        query, gallery, exclude_same_camera = draw_protocol(data, 'first-last')
+        query, gallery, exclude_same_camera = pick_query_gallery(data, 'first-last')
         assert not exclude_same_camera
         assert names(query) == ['b_000.jpg', 'c_000.jpg', 'd_000.jpg', 'e_000.jpg']
         assert names(gallery) == [
@@ -395,18 +388,18 @@ class TestProtocols:
     def test_cross_camera(self, with_cameras):
         data = with_cameras
         assert data.protocol == 'cross-camera'
-        query, gallery, exclude_same_camera = draw_protocol(data)
+        query, gallery, exclude_same_camera = pick_query_gallery(data)
         assert exclude_same_camera
         assert sorted(query.paths + gallery.paths) == data.test.paths
         assert Counter(zip(query.pids, query.camids, strict=True)) == {(p, c): 1 for p in range(20) for c in range(2)}
-        assert draw_protocol(data).query.paths == query.paths
-        assert draw_protocol(data, seed=1).query.paths != query.paths
+        assert pick_query_gallery(data).query.paths == query.paths
+        assert pick_query_gallery(data, seed=1).query.paths != query.paths
 
     def test_draws_do_not_depend_on_the_place(self, tmp_path):
         drawn = []
         for root in (tmp_path / 'one', tmp_path / 'z/other'):
             data = load_data(layouts.vehicle_folders(root, COUNTS), test_fraction=1)
-            drawn.append([Path(p).relative_to(root) for p in draw_protocol(data).gallery.paths])
+            drawn.append([Path(p).relative_to(root) for p in pick_query_gallery(data).gallery.paths])
         assert drawn[0] == drawn[1]
 
     @pytest.mark.parametrize(
@@ -414,12 +407,12 @@ class TestProtocols:
     )
     def test_not_possible(self, data, protocol, part):
         with pytest.raises(ValueError, match=part):
-            draw_protocol(data, protocol)
+            pick_query_gallery(data, protocol)
 
     def test_no_test_images(self, tmp_path):
         data = load_data(layouts.vehicle_folders(tmp_path, COUNTS), test_fraction=0)
         with pytest.raises(ValueError, match='test_fraction'):
-            draw_protocol(data)
+            pick_query_gallery(data)
 
 
 class TestSplit:

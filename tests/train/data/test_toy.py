@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from timm_dpa.train.data.check import check_data
-from timm_dpa.train.data.datasets import draw_protocol, load_data
+from timm_dpa.train.data.datasets import load_data
+from timm_dpa.train.data.query_gallery import pick_query_gallery
 from timm_dpa.train.data.toy import draw_data_set
 from timm_dpa.train.data.toy_vehicles import draw_car
 from timm_dpa.train.evaluation.metrics import evaluate
@@ -42,7 +43,7 @@ class TestDataSet:
 
     def test_colours_rank_above_chance_and_far_from_perfect(self, drawn):
         """The mean colour of the middle tells vehicles apart once it is taken relative to the ground's."""
-        query, gallery, rule = draw_protocol(load_data(drawn))
+        query, gallery, rule = pick_query_gallery(load_data(drawn))
 
         def colours(split) -> np.ndarray:
             found = []

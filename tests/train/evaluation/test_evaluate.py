@@ -1,6 +1,7 @@
 """Evaluation from image files to the table, against numpy on embeddings made one by one."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from tests.support import ranking_reference as reference
 from tests.support.models import tiny
 from tests.support.vehicles import write_vehicles
 from timm_dpa import FeatureExtractor
-from timm_dpa.train.data.datasets import draw_protocol, load_data
+from timm_dpa.train.data.datasets import load_data
+from timm_dpa.train.data.query_gallery import pick_query_gallery
 from timm_dpa.train.evaluation.evaluate import embed_split, evaluate_model, markdown_table, write_evaluation
 
 
@@ -40,13 +42,14 @@ def assert_same(result, wanted):
 
 @pytest.mark.parametrize('protocol', ['fixed', 'vru', 'first-last', 'cross-camera'])
 def test_every_protocol(data, extractor, protocol):
-    assert_same(evaluate_model(extractor, data, protocol), expected(extractor, draw_protocol(data, protocol, (0, 0))))
+    result = evaluate_model(extractor, data, protocol, draws=1)
+    assert_same(result, expected(extractor, pick_query_gallery(data, protocol, (0, 0))))
 
 
 def test_draws_are_averaged(data, extractor):
     for protocol in ('vru', 'cross-camera'):
         result = evaluate_model(extractor, data, protocol, draws=3, seed=5)
-        each = [expected(extractor, draw_protocol(data, protocol, (5, draw)))[1] for draw in range(3)]
+        each = [expected(extractor, pick_query_gallery(data, protocol, (5, draw)))[1] for draw in range(3)]
         assert result.metrics['mAP'] == pytest.approx(np.mean(each), abs=1e-6)
         assert result.deviation['mAP'] == pytest.approx(np.std(each, ddof=1), abs=1e-6)
 
@@ -54,7 +57,7 @@ def test_draws_are_averaged(data, extractor):
 def test_queries_of_some_identities_meet_the_whole_gallery(data, extractor):
     names = [data.identities[pid] for pid in np.unique(data.query.pids)[:2]]
     result = evaluate_model(extractor, data, query_identities=names)
-    parts = draw_protocol(data, None)
+    parts = pick_query_gallery(data, None)
     chosen = parts._replace(query=parts.query.subset(np.isin(parts.query.pids, np.unique(data.query.pids)[:2])))
     assert_same(result, expected(extractor, chosen))
     with pytest.raises(ValueError, match='no identity is called nobody'):
@@ -95,7 +98,7 @@ def test_an_image_in_two_parts_is_embedded_once(data, extractor):
 
 
 def test_wrong_use(data, extractor):
-    with pytest.raises(ValueError, match='draws nothing'):
+    with pytest.raises(ValueError, match='picks nothing at random'):
         evaluate_model(extractor, data, 'fixed', draws=2)
     with pytest.raises(ValueError, match='at least 1'):
         evaluate_model(extractor, data, 'vru', draws=0)
@@ -107,15 +110,16 @@ def test_table_and_numbers(data, extractor, tmp_path):
     content = json.loads(numbers.read_text())
     assert (content['name'], content['data'], content['settings']['draws']) == ('ours', 'somewhere', 2)
     assert content['metrics'] == result.metrics
-    heading, _, row = table.read_text().strip().split('\n')
-    assert heading == '| Method | mAP | Rank-1 | Rank-5 | Rank-10 | mINP |'
+    heading, _, row, _, note = table.read_text().strip().split('\n')
+    assert re.split(r' *\| *', heading)[1:-1] == ['Method', 'mAP', 'Rank-1', 'Rank-5', 'Rank-10', 'mINP']
+    assert note == f'Note: {result.warnings[0]}.'
     mean, deviation = 100 * result.metrics['mAP'], 100 * result.deviation['mAP']
-    assert row.startswith(f'| ours | {mean:.2f} ± {deviation:.2f} | ')
+    assert re.split(r' *\| *', row)[1:3] == ['ours', f'{mean:.2f} ± {deviation:.2f}']
     assert markdown_table([('a', result), ('b', result)]).count('\n') == 3
 
 
 def test_expansion_and_the_camera_rule_are_options(data, extractor):
-    parts = draw_protocol(data)
+    parts = pick_query_gallery(data)
     assert parts.exclude_same_camera
     free = evaluate_model(extractor, data, exclude_same_camera=False)
     assert_same(free, expected(extractor, parts._replace(exclude_same_camera=False)))
