@@ -1,4 +1,4 @@
-"""Every script of benchmarks/ at a tiny size, run as a user runs it. Ratios are not judged: they belong to a machine."""
+"""Every script of benchmarks/ at a tiny size, run as a user runs it. Ratios are not judged: they vary by machine."""
 
 import os
 import re

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from timm_dpa.embedding.images import IMAGE_SUFFIXES, ImageError, find_images
+from timm_dpa.embedding.images import ImageError, find_images, image_suffixes
 
 __all__ = ['LAYOUTS', 'PARTS', 'VRU_TESTS', 'Row', 'read_layout']
 
@@ -197,7 +197,7 @@ def _read_vru(home: Path, subset: str) -> list[Row]:
                 continue
             if len(fields) != 2:
                 raise ValueError(f'{where}: expected "<image> <vehicle>", not {line!r}')
-            image = os.path.splitext(fields[0])[0] if fields[0].lower().endswith(IMAGE_SUFFIXES) else fields[0]
+            image = os.path.splitext(fields[0])[0] if fields[0].lower().endswith(image_suffixes()) else fields[0]
             if image in seen:
                 raise ValueError(f'{where}: image {fields[0]} is listed already in {seen[image]}')
             seen[image] = where
