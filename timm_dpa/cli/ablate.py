@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 
+from timm_dpa.train.evaluation.tables import TABLES
+
 from .common import Command, read_recipe
 
 __all__ = ['COMMAND']
 
-_TABLES = ('table3', 'table4', 'table5', 'table6')
-
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('table', choices=(*_TABLES, 'all'), help='modules, attentions, places, metric losses, or all')
+    parser.add_argument('table', choices=(*TABLES, 'all'), help='modules, attentions, places, metric losses, or all')
     parser.add_argument('--data', required=True, metavar='ROOT', help='folder of the data set, or a CSV file')
     parser.add_argument('--out', required=True, metavar='FOLDER', help='folder of all runs; resumed if it holds some')
     parser.add_argument('--recipe', default='paper/veri_uav', metavar='NAME', help='default paper/veri_uav')

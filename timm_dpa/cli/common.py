@@ -111,7 +111,6 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 
 _LAYOUTS = ('auto', 'veri_uav', 'vru', 'veri776', 'csv', 'folders', 'flat')
-PROTOCOLS = ('fixed', 'vru', 'first-last', 'cross-camera')
 
 
 def read_data(args: argparse.Namespace, root: str) -> ReIDData:

@@ -6,12 +6,14 @@ import argparse
 import json
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
+from timm_dpa.train.data.protocols import PROTOCOLS
+
 from .common import (
     DEFAULT_MODEL,
-    PROTOCOLS,
     Command,
     add_data_options,
     add_model_options,
@@ -31,7 +33,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help='folder of the results (default: eval in the run folder, or eval/MODEL; a folder for each data set below)',
     )
     parser.add_argument(
-        '--overwrite', action='store_true', help='replace results of another model, data set or protocol in FOLDER'
+        '--overwrite',
+        action='store_true',
+        help='replace results of another model, data set or choice of options in FOLDER',
     )
     parser.add_argument('--protocol', choices=PROTOCOLS, help="query and gallery (default: the data set's own)")
     parser.add_argument('--draws', type=int, metavar='N', help='random galleries to average (default 10 for vru)')
@@ -64,7 +68,9 @@ def _run(args: argparse.Namespace) -> None:
     origin = {'data': describe_data(data), 'root': str(data.root), 'model': extractor.describe()}
     out = Path(args.out) if args.out else _default_folder(args, name, label, origin['data'])
     if not args.overwrite:
-        _check_replaceable(out, origin, {'protocol': protocol, 'draws': draws, 'queries': args.queries})
+        asked = {'protocol': protocol, 'draws': draws, 'seed': args.seed, 'query_identities': args.queries}
+        asked |= {'rerank': args.rerank, 'expand': args.expand, 'flip': args.flip}
+        _check_replaceable(out, origin, asked)
     result = evaluate_model(
         extractor,
         data,
@@ -89,6 +95,8 @@ def _run(args: argparse.Namespace) -> None:
     if result.skipped:
         print(f'{len(result.skipped)} images could not be read and are left out')
     print('\n' + markdown_table([(label, result)]) + '\n')
+    for warning in result.warnings:
+        print(f'timm-dpa eval: warning: {warning}', file=sys.stderr)
     print(f'table: {table}')
     print(f'numbers: {numbers}')
 
@@ -122,7 +130,7 @@ def _check_replaceable(out: Path, origin: dict[str, Any], settings: dict[str, An
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{path}: is no evaluation of this package; choose another --out, or --overwrite') from error
     ours = {'model': origin['model']['source'], 'data': origin['data'], **settings}
-    other = [key for key, value in ours.items() if key in theirs and theirs[key] != value]
+    other = [key.replace('_', ' ') for key, value in ours.items() if theirs.get(key) != value]
     if other:
         raise ValueError(
             f'{out}: holds the results of {old.get("name")} on {old["data"].get("name")} '

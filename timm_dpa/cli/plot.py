@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from timm_dpa.train.data.protocols import PROTOCOLS
+
 from .common import (
-    PROTOCOLS,
     Command,
     add_data_options,
     add_image_size,
