@@ -35,7 +35,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--overwrite',
         action='store_true',
-        help='replace results of another model, data set or choice of options in FOLDER',
+        help='replace results of another model, data set or options in FOLDER',
     )
     parser.add_argument('--protocol', choices=PROTOCOLS, help="query and gallery (default: the data set's own)")
     parser.add_argument('--draws', type=int, metavar='N', help='random galleries to average (default 10 for vru)')
