@@ -324,7 +324,7 @@ class TestProcesses:
             timeout=200,
             check=True,
         )
-        assert done.stdout.decode() == f'2 images embedded\n2 vectors in {tmp_path / "a.safetensors"}\n'
+        assert done.stdout.decode() == f'2 images embedded\n2 embeddings in {tmp_path / "a.safetensors"}\n'
         assert done.stderr.decode() == RANDOM
         figure = tmp_path / 'f.png'
         arguments = ['--query', tmp_path / 'b.png', '--gallery', tmp_path / 'a.safetensors', '--figure', figure]

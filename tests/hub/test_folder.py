@@ -236,7 +236,7 @@ class TestWhatMustBeSaid:
             words = shlex.split(command)
             assert words[1:5] == ['--model', 'hf-hub:somebody/x', '--data', 'noisy-|-patterns']
             words[2], words[4] = str(trained), str(data)
-            main([*words, '--out', str(tmp_path / 'again')])
+            main([*words, '--out', str(tmp_path / 'again'), '--overwrite'])
             again = json.loads((tmp_path / 'again' / 'evaluation.json').read_text())
             assert again['metrics'] == pytest.approx(written['metrics'], abs=2e-3)
             assert again['settings'] == written['settings']

@@ -210,7 +210,7 @@ def build(tree: Path, out: Path, kind: str = 'wheel', **environment: str) -> Pat
 @pytest.fixture(scope='module')
 def tree(tmp_path_factory) -> Path:
     tree = tmp_path_factory.mktemp('source') / 'tree'
-    for room in ('timm_dpa', 'train', 'hub'):
+    for room in ('timm_dpa', 'train', 'synth', 'hub'):
         ignored = shutil.ignore_patterns('__pycache__', 'models')
         shutil.copytree(PROJECT / room, tree / room, ignore=ignored)
     for name in ('pyproject.toml', 'setup.py', 'README.md', 'LICENSE'):
@@ -330,7 +330,7 @@ class TestCommand:
         assert f"timm.create_model('{NAME}', pretrained=True)" in out
         assert listing(models_of(empty)) == listing(models_of(site))
         assert (empty / 'timm_dpa' / 'weights' / 'manifest.json').read_text() == (
-            site / 'timm_dpa' / 'weights.json'
+            site / 'timm_dpa' / 'weights' / 'manifest.json'
         ).read_text()
 
     @pytest.mark.parametrize(

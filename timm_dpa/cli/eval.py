@@ -70,7 +70,7 @@ def _run(args: argparse.Namespace) -> None:
     if not args.overwrite:
         asked = {'protocol': protocol, 'draws': draws, 'seed': args.seed, 'query_identities': args.queries}
         asked |= {'rerank': args.rerank, 'expand': args.expand, 'flip': args.flip}
-        _check_replaceable(out, origin, asked)
+        _check_replaceable(out, {'data': origin['data'], **asked} | ({'model': origin['model']} if args.out else {}))
     result = evaluate_model(
         extractor,
         data,
@@ -119,18 +119,17 @@ def _as_folder(name: str) -> str:
     return re.sub(r'[^\w.-]+', '_', name).strip('._') or 'results'
 
 
-def _check_replaceable(out: Path, origin: dict[str, Any], settings: dict[str, Any]) -> None:
+def _check_replaceable(out: Path, asked: dict[str, Any]) -> None:
     """ValueError where `out` holds the results of something else."""
     path = out / 'evaluation.json'
     if not path.is_file():
         return
     try:
         old = json.loads(path.read_text(encoding='utf-8'))
-        theirs = {'model': old['model']['source'], 'data': old['data'], **old['settings']}
+        theirs = {'model': old['model'], 'data': old['data'], **old['settings']}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{path}: is no evaluation of this package; choose another --out, or --overwrite') from error
-    ours = {'model': origin['model']['source'], 'data': origin['data'], **settings}
-    other = [key.replace('_', ' ') for key, value in ours.items() if theirs.get(key) != value]
+    other = [key.replace('_', ' ') for key, value in asked.items() if theirs.get(key) != value]
     if other:
         raise ValueError(
             f'{out}: holds the results of {old.get("name")} on {old["data"].get("name")} '

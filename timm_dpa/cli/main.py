@@ -36,7 +36,7 @@ __all__ = ['COMMANDS', 'main', 'make_parser']
 _MODULES = (embed, search, models, export, data, synth, train, recipes, eval, ablate, plot, publish, zoo, convert, demo)
 COMMANDS = tuple(module.COMMAND for module in _MODULES)
 #: errors that say what is wrong with the input; their exit status is that of wrong use
-_WRONG_USE = (ValueError, TypeError, FileNotFoundError, FileExistsError, NotADirectoryError)
+_WRONG_USE = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError)
 #: errors of the machine and of libraries that already speak to the user
 _FAILURES = (RuntimeError, OSError, MemoryError, ArithmeticError, ImportError)
 
