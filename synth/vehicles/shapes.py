@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ['Mesh', 'box', 'corner_normals', 'cylinder', 'ellipsoid', 'join', 'loft', 'turned']
+__all__ = ['Mesh', 'box', 'corner_normals', 'cylinder', 'ellipsoid', 'join', 'loft']
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Mesh:
     colors: np.ndarray
 
     def moved(self, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Mesh:
+        """Shift the mesh, in meters."""
         shift = np.array([x, y, z], np.float32)
         return Mesh(self.corners + shift, self.normals, self.colors)
 
@@ -41,15 +42,6 @@ class Mesh:
 
 def join(meshes: Sequence[Mesh]) -> Mesh:
     return Mesh(*(np.concatenate([getattr(m, name) for m in meshes]) for name in ('corners', 'normals', 'colors')))
-
-
-def turned(mesh: Mesh, angle: float, axis: int = 2) -> Mesh:
-    """Rotated about an axis through the origin, radians."""
-    c, s = np.cos(angle), np.sin(angle)
-    turn = np.eye(3, dtype=np.float32)
-    i, j = (axis + 1) % 3, (axis + 2) % 3
-    turn[i, i], turn[i, j], turn[j, i], turn[j, j] = c, -s, s, c
-    return Mesh(mesh.corners @ turn.T, mesh.normals @ turn.T, mesh.colors)
 
 
 def corner_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 40.0) -> np.ndarray:
