@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .vehicles.catalog import Identity
+    from .vehicles.identity import Identity
 
 __all__ = ['CAMERAS', 'FOLDERS', 'FRAMES', 'MAX_DEGRADATION', 'MAX_FLIGHTS', 'PIXELS', 'Plan']
 

@@ -13,7 +13,7 @@ try:
 except ModuleNotFoundError as error:  # pragma: no cover
     raise ModuleNotFoundError("rendering needs embreex: pip install 'timm-dpa[synth]'", name=error.name) from error
 
-from ..vehicles.shapes import Mesh
+from .shapes import Mesh
 
 __all__ = ['Hits', 'Scene', 'Solid', 'make_solid']
 

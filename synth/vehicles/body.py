@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .shapes import Mesh, box, cylinder, join
+from ..render.shapes import Mesh, box, cylinder, join
 from .swatches import BODY, RIM, TIRE, TRIM
 
 __all__ = ['ARTICULATED', 'KINDS', 'TRUCKS', 'VANS', 'Body', 'add_wheels_and_mirrors', 'between']

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from ..render.shapes import Mesh, join
 from ..render.tracing import Solid, make_solid
 from .body import TRUCKS, Body
 from .cars import build_car
-from .catalog import Identity
 from .details import PAINTERS
-from .shapes import Mesh, join
+from .identity import Identity
 from .swatches import BODY, LAMP, MATT, RIM, Swatches
 from .texture import Atlas
 from .trucks import build_truck

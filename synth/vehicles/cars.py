@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..render.shapes import loft
 from .body import VANS, Body, add_wheels_and_mirrors, between
-from .shapes import loft
 
 __all__ = ['Outline', 'build_car']
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .shapes import Mesh
+from ..render.shapes import Mesh
 
 __all__ = ['FRONT', 'LEFT', 'REAR', 'RIGHT', 'SIDES', 'TOP', 'Atlas', 'Color']
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..render.shapes import Mesh, box, cylinder, ellipsoid, loft
 from .body import ARTICULATED, Body, add_wheels_and_mirrors, between
 from .cars import Outline
-from .shapes import Mesh, box, cylinder, ellipsoid, loft
 from .swatches import DARK
 
 __all__ = ['build_truck']

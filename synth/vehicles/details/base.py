@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import IntEnum, auto
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from ...render.shapes import Mesh
 from ..body import KINDS, Body
 from ..colors import RGB, Paint
-from ..shapes import Mesh
+from ..identity import Identity
 from ..swatches import MATT, PAINT, Swatches
 from ..texture import Atlas, Color
-
-if TYPE_CHECKING:
-    from ..catalog import Identity
 
 __all__ = [
     'ANY',
@@ -81,9 +79,9 @@ PAINTERS: list[tuple[Layer, Painter]] = []
 class Detail:
     """A detail that some vehicles have, with the values of one of them.
 
-    A subclass registers itself by what its class statement says, and overrides what the detail needs: `sample` or
-    `sample_color`, `paint` (with a `layer`), `build` or `change_skin`. A new detail changes what existing seeds give, so
-    the version of the renderer in `dataset.py` must be raised.
+    A subclass is the home of its detail: it states the class attributes below, and overrides what the detail needs:
+    `sample` or `sample_color`, `paint` (with a `layer`), `build` or `change_skin`. A new detail changes what existing
+    seeds give, so the version of the renderer in `dataset.py` must be raised.
 
     Attributes:
         u, v: positions, 0..1.
@@ -93,13 +91,13 @@ class Detail:
         text: text, or None where the detail shows none.
         name: name in `vehicles.csv`.
         order: position in the order of sampling; also decides between details of one layer.
+        weight: relative frequency; 0 for a detail that vehicles get by `clear` and `usual` alone.
         kinds: kinds of vehicles that may have it.
-        weight: relative frequency; 0 for a detail that `clear` and `usual` alone give to vehicles.
         clear: whether every view from above shows it; siblings differ in a clear detail.
-        replaces: details that a vehicle cannot have beside this one.
-        usual: kind -> probability that a vehicle without it gets it all the same.
         colors: samples its color; None for a detail without a color of its own.
         layer: when it is painted; None for a detail without paint.
+        replaces: details that a vehicle cannot have beside this one.
+        usual: kind -> probability that a vehicle without it gets it all the same.
     """
 
     u: float
@@ -111,33 +109,19 @@ class Detail:
 
     name: ClassVar[str]
     order: ClassVar[int]
-    kinds: ClassVar[tuple[str, ...]]
     weight: ClassVar[float]
-    clear: ClassVar[bool]
-    replaces: ClassVar[tuple[str, ...]]
-    usual: ClassVar[Mapping[str, float]]
-    colors: ClassVar[ColorSampler | None]
-    layer: ClassVar[Layer | None]
+    kinds: ClassVar[tuple[str, ...]]
+    clear: ClassVar[bool] = False
+    colors: ClassVar[ColorSampler | None] = None
+    layer: ClassVar[Layer | None] = None
+    replaces: ClassVar[tuple[str, ...]] = ()
+    usual: ClassVar[Mapping[str, float]] = {}
 
-    def __init_subclass__(
-        cls,
-        *,
-        name: str,
-        order: int,
-        kinds: tuple[str, ...],
-        weight: float,
-        clear: bool = False,
-        replaces: tuple[str, ...] = (),
-        usual: Mapping[str, float] | None = None,
-        colors: ColorSampler | None = None,
-        layer: Layer | None = None,
-    ) -> None:
+    def __init_subclass__(cls) -> None:
         for other in DETAILS.values():
-            if name == other.name or order == other.order:
-                raise ValueError(f'detail {name}: {other.name} has that name or order {order} already; choose another')
-        cls.name, cls.order, cls.kinds, cls.weight, cls.clear = name, order, kinds, weight, clear
-        cls.replaces, cls.usual, cls.colors, cls.layer = replaces, usual or {}, colors, layer
-        DETAILS[name] = cls
+            if cls.name == other.name or cls.order == other.order:
+                raise ValueError(f'{cls.name}: {other.name} has this name or order {cls.order}; choose another')
+        DETAILS[cls.name] = cls
 
     @classmethod
     def sample(cls, rng: np.random.Generator, kind: str, paint: Paint) -> Detail:
@@ -157,7 +141,7 @@ class Detail:
     def color(self, material: int) -> Color:
         """Return the sampled color in a material."""
         if self.rgb is None:
-            raise ValueError(f'detail {self.name} has no color; give its class colors=')
+            raise ValueError(f'detail {self.name} has no color; set its colors=')
         return (*self.rgb, material)
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:

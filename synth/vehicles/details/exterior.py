@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from ...render.shapes import Mesh, box, cylinder
 from ..body import TRUCKS, VANS, Body
-from ..shapes import Mesh, box, cylinder
+from ..identity import Identity
 from ..swatches import BODY, CHROME, GLASS, MATT, PAINT, TIRE, TRIM, Swatches
 from ..texture import FRONT, REAR, RIGHT, SIDES, TOP, Atlas
 from .base import BLACK, CARS, Detail, Layer, darker, paints, seam_color
 
-if TYPE_CHECKING:
-    from ..catalog import Identity
 
-
-class Bumpers(Detail, name='bumpers', order=10, kinds=(*CARS, 'pickup', *VANS), weight=0.8):
+class Bumpers(Detail):
     """Black bumpers, see `paint_bumpers`, or a bar in front."""
+
+    name, order, weight = 'bumpers', 10, 0.8
+    kinds = (*CARS, 'pickup', *VANS)
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         if self.s < 0.75:
@@ -104,7 +103,10 @@ def paint_wheels(identity: Identity, body: Body, atlas: Atlas) -> None:
             atlas.disc(SIDES, tip, r * 0.15, (40, 40, 42, MATT))
 
 
-class Spoiler(Detail, name='spoiler', order=6, kinds=CARS, weight=0.7):
+class Spoiler(Detail):
+    name, order, weight = 'spoiler', 6, 0.7
+    kinds = CARS
+
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         color = BODY if self.u < 0.6 else swatches.add((20, 20, 22), PAINT)
         if body.kind == 'sedan':
@@ -118,8 +120,11 @@ class Spoiler(Detail, name='spoiler', order=6, kinds=CARS, weight=0.7):
         return [box((x - 0.22 - 0.12 * self.s, -y, z - 0.02), (x + 0.10, y, z + 0.04), 0.02, color)]
 
 
-class SpareWheel(Detail, name='spare_wheel', order=9, kinds=('suv',), weight=0.5):
+class SpareWheel(Detail):
     """A spare wheel on the rear door."""
+
+    name, order, weight = 'spare_wheel', 9, 0.5
+    kinds = ('suv',)
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         x, y = -body.length / 2 - 0.02, (self.u - 0.5) * 0.4
@@ -128,8 +133,11 @@ class SpareWheel(Detail, name='spare_wheel', order=9, kinds=('suv',), weight=0.5
         return [cylinder((x + 0.1, y, z), (x - 0.14, y, z), 0.36, TIRE, 16, cap=cover)]
 
 
-class HoodScoop(Detail, name='bonnet_scoop', order=27, kinds=(*CARS, 'pickup'), weight=0.4):
+class HoodScoop(Detail):
     """An air intake on the hood."""
+
+    name, order, weight = 'bonnet_scoop', 27, 0.4
+    kinds = (*CARS, 'pickup')
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         x = body.cowl + 0.25 + 0.25 * (body.length / 2 - body.cowl) * self.u

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ..body import TRUCKS, VANS, Body
+from ..identity import Identity
 from ..swatches import CHROME, LAMP, MATT, PAINT
 from ..texture import FRONT, LEFT, REAR, RIGHT, TOP, Atlas, Color
 from .base import BLACK, CHROME_RGB, Layer, paints, seam_color
-
-if TYPE_CHECKING:
-    from ..catalog import Identity
 
 _CHROME: Color = (*CHROME_RGB, CHROME)
 _PLATES = ((224, 224, 220), (224, 224, 220), (224, 224, 220), (226, 184, 40), (206, 214, 206), (60, 110, 70))

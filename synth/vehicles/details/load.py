@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import numpy as np
 
+from ...render.shapes import Mesh, box, cylinder, ellipsoid
 from ..body import ARTICULATED, TRUCKS, Body
 from ..colors import RGB, sample_part_color
-from ..shapes import Mesh, box, cylinder, ellipsoid
+from ..identity import Identity
 from ..swatches import CHROME, MATT, PAINT, TRIM, Swatches
 from ..texture import FRONT, REAR, SIDES, TOP, Atlas, Color
 from .base import Detail, Layer, darker, paints
 
-if TYPE_CHECKING:
-    from ..catalog import Identity
 
-
-class BedFloor(
-    Detail,
-    name='bed_floor',
-    order=36,
-    kinds=('flatbed', 'pickup', 'tipper', 'skeleton'),
-    weight=0.8,
-    clear=True,
-    colors=sample_part_color,
-):
+class BedFloor(Detail):
     """A floor, or a frame, in a color of its own."""
+
+    name, order, weight = 'bed_floor', 36, 0.8
+    kinds = ('flatbed', 'pickup', 'tipper', 'skeleton')
+    clear, colors = True, sample_part_color
 
 
 def floor_color(identity: Identity, usual: Color) -> Color:
@@ -102,17 +96,13 @@ def _bed(body: Body) -> tuple[float, float, float, float]:
     return body.bed
 
 
-class Cover(
-    Detail,
-    name='cover',
-    order=28,
-    kinds=('pickup',),
-    weight=1.2,
-    clear=True,
-    replaces=('cargo',),
-    colors=sample_part_color,
-):
+class Cover(Detail):
     """A cover over the bed: flat, or as high as the cab."""
+
+    name, order, weight = 'cover', 28, 1.2
+    kinds = ('pickup',)
+    clear, colors = True, sample_part_color
+    replaces = ('cargo',)
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         front, rear, _, rail = _bed(body)
@@ -128,8 +118,12 @@ class Cover(
         return [box((rear, -y, rail - 0.02), (front, y, rail + height), 0.03 if height < 0.1 else 0.1, color)]
 
 
-class Toolbox(Detail, name='toolbox', order=29, kinds=('pickup',), weight=0.8, clear=True, colors=sample_part_color):
+class Toolbox(Detail):
     """A box across the bed, behind the cab."""
+
+    name, order, weight = 'toolbox', 29, 0.8
+    kinds = ('pickup',)
+    clear, colors = True, sample_part_color
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         front, _, _, rail = _bed(body)
@@ -138,7 +132,10 @@ class Toolbox(Detail, name='toolbox', order=29, kinds=('pickup',), weight=0.8, c
         return [box((front - 0.38 - 0.15 * self.s, -y, rail - 0.2), (front - 0.02, y, rail + 0.1), 0.02, color)]
 
 
-class RollBar(Detail, name='roll_bar', order=30, kinds=('pickup',), weight=0.7):
+class RollBar(Detail):
+    name, order, weight = 'roll_bar', 30, 0.7
+    kinds = ('pickup',)
+
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         front, _, _, rail = _bed(body)
         color = swatches.add((150, 152, 154), CHROME) if self.v < 0.5 else TRIM
@@ -147,17 +144,13 @@ class RollBar(Detail, name='roll_bar', order=30, kinds=('pickup',), weight=0.7):
         return [cylinder((x, -y * 0.92, z), (x, y * 0.92, z), 0.04, color, 8), leg, leg.mirrored()]
 
 
-class Cargo(
-    Detail,
-    name='cargo',
-    order=37,
-    kinds=('flatbed', 'tipper', 'pickup'),
-    weight=0,
-    clear=True,
-    usual={'flatbed': 0.5, 'tipper': 0.5},
-    colors=sample_part_color,
-):
+class Cargo(Detail):
     """Cargo on an open bed: crates, pipes, a heap, or something below a tarpaulin."""
+
+    name, order, weight = 'cargo', 37, 0
+    kinds = ('flatbed', 'tipper', 'pickup')
+    clear, colors = True, sample_part_color
+    usual: ClassVar = {'flatbed': 0.5, 'tipper': 0.5}
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         front, rear, floor, _ = _bed(body)

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..body import ARTICULATED, TRUCKS, VANS, Body
 from ..colors import RGB, Paint, sample_marking_color
+from ..identity import Identity
 from ..swatches import PAINT
 from ..texture import FRONT, LEFT, REAR, RIGHT, SIDES, TOP, Atlas
 from .base import ANY, CARS, Detail, Layer
 
-if TYPE_CHECKING:
-    from ..catalog import Identity
 
-
-class TwoTone(
-    Detail,
-    name='two_tone',
-    order=16,
-    kinds=CARS,
-    weight=0.5,
-    clear=True,
-    replaces=('roof_patch',),
-    layer=Layer.ROOF_COLOR,
-):
+class TwoTone(Detail):
     """A roof of another color."""
+
+    name, order, weight = 'two_tone', 16, 0.5
+    kinds = CARS
+    clear, layer = True, Layer.ROOF_COLOR
+    replaces = ('roof_patch',)
 
     @classmethod
     def sample_color(cls, rng: np.random.Generator, kind: str, paint: Paint) -> RGB:
@@ -42,17 +35,12 @@ class TwoTone(
         atlas.rectangle(SIDES, (back, -half, max(body.roof) - 0.16), (front, half, 9), self.color(PAINT))
 
 
-class RoofPatch(
-    Detail,
-    name='roof_patch',
-    order=17,
-    kinds=(*CARS, *VANS, 'tipper', *ARTICULATED),
-    weight=0.4,
-    clear=True,
-    colors=sample_marking_color,
-    layer=Layer.ROOF_COLOR,
-):
+class RoofPatch(Detail):
     """A part of the roof in another color."""
+
+    name, order, weight = 'roof_patch', 17, 0.4
+    kinds = (*CARS, *VANS, 'tipper', *ARTICULATED)
+    clear, colors, layer = True, sample_marking_color, Layer.ROOF_COLOR
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
         half, span = body.width / 2, body.screen_top - body.rear_top
@@ -61,17 +49,12 @@ class RoofPatch(
         atlas.rectangle(TOP, (x, -half, 0), (x + span * (0.2 + 0.3 * self.s), y, 9), self.color(PAINT))
 
 
-class Panel(
-    Detail,
-    name='panel',
-    order=15,
-    kinds=(*CARS, *VANS, 'pickup'),
-    weight=0.7,
-    clear=True,
-    colors=sample_marking_color,
-    layer=Layer.PANELS,
-):
+class Panel(Detail):
     """A hood, a fender, a trunk lid or a door from another vehicle."""
+
+    name, order, weight = 'panel', 15, 0.7
+    kinds = (*CARS, *VANS, 'pickup')
+    clear, colors, layer = True, sample_marking_color, Layer.PANELS
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
         half, length, color = body.width / 2, body.length, self.color(PAINT)
@@ -90,17 +73,12 @@ class Panel(
             atlas.rectangle(side, (body.cowl - 1.2, 0, 0.25), (body.cowl - 0.15, 0, belt), color)
 
 
-class Stripes(
-    Detail,
-    name='stripes',
-    order=11,
-    kinds=(*CARS, 'pickup', *VANS, 'bus'),
-    weight=0.7,
-    clear=True,
-    colors=sample_marking_color,
-    layer=Layer.STRIPES,
-):
+class Stripes(Detail):
     """Stripes from the front to the rear, or around the sides."""
+
+    name, order, weight = 'stripes', 11, 0.7
+    kinds = (*CARS, 'pickup', *VANS, 'bus')
+    clear, colors, layer = True, sample_marking_color, Layer.STRIPES
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
         half, length, color = body.width / 2, body.length, self.color(PAINT)
@@ -126,16 +104,12 @@ def _area(body: Body) -> tuple[float, float]:
     return (body.screen_top, body.rear_top) if body.kind == 'pickup' else (body.screen_top - 0.2, body.rear_top + 0.2)
 
 
-class Decal(
-    Detail,
-    name='decal',
-    order=12,
-    kinds=ANY,
-    weight=1.2,
-    colors=sample_marking_color,
-    layer=Layer.MARKINGS,
-):
+class Decal(Detail):
     """A sticker on each side, and often on the hood or the roof."""
+
+    name, order, weight = 'decal', 12, 1.2
+    kinds = ANY
+    colors, layer = sample_marking_color, Layer.MARKINGS
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
         front, rear = _area(body)
@@ -154,16 +128,12 @@ class Decal(
         atlas.rectangle(SIDES, (x - size * 1.5, 0, z - size * 0.6), (x + size * 1.5, 0, z + size * 0.6), color)
 
 
-class Lettering(
-    Detail,
-    name='lettering',
-    order=13,
-    kinds=(*VANS, 'bus', 'box_truck', 'hatchback', 'estate', 'flatbed', 'pickup', 'tipper', 'semitrailer'),
-    weight=1.0,
-    colors=sample_marking_color,
-    layer=Layer.MARKINGS,
-):
+class Lettering(Detail):
     """The name of a company on each side, and often on the roof."""
+
+    name, order, weight = 'lettering', 13, 1.0
+    kinds = (*VANS, 'bus', 'box_truck', 'hatchback', 'estate', 'flatbed', 'pickup', 'tipper', 'semitrailer')
+    colors, layer = sample_marking_color, Layer.MARKINGS
 
     @classmethod
     def sample(cls, rng: np.random.Generator, kind: str, paint: Paint) -> Detail:
@@ -187,16 +157,11 @@ class Lettering(
             atlas.text(TOP, (middle, 0, 0), text, min(height, body.width / 2 * 0.8), color, turns)
 
 
-class RoofNumber(
-    Detail,
-    name='roof_number',
-    order=14,
-    kinds=(*VANS, 'bus', 'box_truck', 'sedan', 'estate', 'flatbed', 'suv', 'tipper', *ARTICULATED),
-    weight=0.5,
-    clear=True,
-    colors=sample_marking_color,
-    layer=Layer.MARKINGS,
-):
+class RoofNumber(Detail):
+    name, order, weight = 'roof_number', 14, 0.5
+    kinds = (*VANS, 'bus', 'box_truck', 'sedan', 'estate', 'flatbed', 'suv', 'tipper', *ARTICULATED)
+    clear, colors, layer = True, sample_marking_color, Layer.MARKINGS
+
     @classmethod
     def sample(cls, rng: np.random.Generator, kind: str, paint: Paint) -> Detail:
         return replace(super().sample(rng, kind, paint), text=str(int(rng.integers(10, 999))))

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...render.shapes import Mesh, box, cylinder, ellipsoid
 from ..body import ARTICULATED, VANS, Body
 from ..colors import RGB, Paint, sample_marking_color, sample_muted_color, sample_part_color
-from ..shapes import Mesh, box, cylinder, ellipsoid
+from ..identity import Identity
 from ..swatches import BODY, CHROME, GLASS, LAMP, MATT, PAINT, TRIM, Swatches
 from ..texture import TOP, Atlas
 from .base import CARS, Detail, Layer, roof_ends
 
-if TYPE_CHECKING:
-    from ..catalog import Identity
 
+class Rails(Detail):
+    name, order, weight = 'rails', 3, 1.0
+    kinds = ('estate', 'suv', *VANS, 'hatchback')
+    colors = sample_part_color
 
-class Rails(
-    Detail, name='rails', order=3, kinds=('estate', 'suv', *VANS, 'hatchback'), weight=1.0, colors=sample_part_color
-):
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         front, rear = roof_ends(body)
         color = swatches.add((150, 152, 154), CHROME) if self.u < 0.6 else TRIM
@@ -30,16 +29,12 @@ class Rails(
         return [rail, rail.mirrored()]
 
 
-class Bars(
-    Detail,
-    name='bars',
-    order=4,
-    kinds=('hatchback', 'estate', 'suv', 'sedan', *VANS),
-    weight=0.8,
-    clear=True,
-    colors=sample_part_color,
-):
+class Bars(Detail):
     """Bars across the roof."""
+
+    name, order, weight = 'bars', 4, 0.8
+    kinds = ('hatchback', 'estate', 'suv', 'sedan', *VANS)
+    clear, colors = True, sample_part_color
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         front, rear = roof_ends(body)
@@ -53,7 +48,12 @@ class Bars(
         ]
 
 
-class RoofBox(Detail, name='roof_box', order=5, kinds=CARS, weight=0.6, clear=True, replaces=('panorama',)):
+class RoofBox(Detail):
+    name, order, weight = 'roof_box', 5, 0.6
+    kinds = CARS
+    clear = True
+    replaces = ('panorama',)
+
     @classmethod
     def sample_color(cls, rng: np.random.Generator, kind: str, paint: Paint) -> RGB:
         color = sample_marking_color(rng, kind, paint)
@@ -78,16 +78,12 @@ class RoofBox(Detail, name='roof_box', order=5, kinds=CARS, weight=0.6, clear=Tr
         return [case, *Bars(u=0.5, v=1.0, s=0.5, n=1).build(identity, body, swatches)]
 
 
-class Ladder(
-    Detail,
-    name='ladder',
-    order=19,
-    kinds=(*VANS, 'pickup', 'estate'),
-    weight=0.5,
-    clear=True,
-    replaces=('roof_box',),
-    colors=sample_part_color,
-):
+class Ladder(Detail):
+    name, order, weight = 'ladder', 19, 0.5
+    kinds = (*VANS, 'pickup', 'estate')
+    clear, colors = True, sample_part_color
+    replaces = ('roof_box',)
+
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         front, rear = roof_ends(body) if body.kind != 'pickup' else (body.screen_top, -body.length / 2)
         length = (front - rear) * (0.75 + 0.3 * self.s)
@@ -107,15 +103,12 @@ class Ladder(
         return [*rails, *rungs, *posts]
 
 
-class TaxiSign(
-    Detail,
-    name='taxi_sign',
-    order=18,
-    kinds=('sedan', 'estate', 'hatchback', *VANS),
-    weight=0.35,
-    clear=True,
-    replaces=('roof_box',),
-):
+class TaxiSign(Detail):
+    name, order, weight = 'taxi_sign', 18, 0.35
+    kinds = ('sedan', 'estate', 'hatchback', *VANS)
+    clear = True
+    replaces = ('roof_box',)
+
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         front, rear = roof_ends(body)
         x = front - 0.15 - 0.5 * (front - rear) * self.u
@@ -124,10 +117,11 @@ class TaxiSign(
         return [box((x - 0.09, -y, z), (x + 0.09, y, z + 0.17), 0.04, color)]
 
 
-class Beacon(
-    Detail, name='beacon', order=20, kinds=(*VANS, 'pickup', 'suv', 'box_truck', 'flatbed', 'tipper'), weight=0.4
-):
+class Beacon(Detail):
     """A warning light, or a bar of them."""
+
+    name, order, weight = 'beacon', 20, 0.4
+    kinds = (*VANS, 'pickup', 'suv', 'box_truck', 'flatbed', 'tipper')
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         front, _ = roof_ends(body)
@@ -139,7 +133,10 @@ class Beacon(
         return [box((x - 0.12, -0.55, z), (x + 0.12, 0.55, z + 0.13), 0.04, color)]
 
 
-class Antenna(Detail, name='aerial', order=7, kinds=(*CARS, *VANS, 'pickup'), weight=0.8):
+class Antenna(Detail):
+    name, order, weight = 'aerial', 7, 0.8
+    kinds = (*CARS, *VANS, 'pickup')
+
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         front, rear = roof_ends(body)
         x, y = (front - 0.05, 0.0) if self.u < 0.4 else (rear, 0.0)
@@ -149,8 +146,11 @@ class Antenna(Detail, name='aerial', order=7, kinds=(*CARS, *VANS, 'pickup'), we
         return [cylinder((x, y, z), (x - 0.25 - 0.2 * self.s, y, z + 0.5 + 0.4 * self.s), 0.012, TRIM, 5)]
 
 
-class Fin(Detail, name='fin', order=8, kinds=CARS, weight=0.8):
+class Fin(Detail):
     """An antenna in the shape of a fin."""
+
+    name, order, weight = 'fin', 8, 0.8
+    kinds = CARS
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         _, rear = roof_ends(body)
@@ -159,27 +159,21 @@ class Fin(Detail, name='fin', order=8, kinds=CARS, weight=0.8):
         return [ellipsoid((x, 0, body.at('roof', x) - 0.02), (0.12, 0.035, 0.09), color, 4, 8)]
 
 
-class Vents(
-    Detail,
-    name='vents',
-    order=31,
-    kinds=(*VANS, 'bus', 'box_truck', 'semitrailer', 'container'),
-    weight=1.4,
-    clear=True,
-):
+class Vents(Detail):
+    name, order, weight = 'vents', 31, 1.4
+    kinds = (*VANS, 'bus', 'box_truck', 'semitrailer', 'container')
+    clear = True
+
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         color = swatches.add((90, 92, 94) if self.s < 0.5 else (205, 205, 203))
         return _units(self, body, 1 + self.n // 2, (0.22, 0.22, 0.12), color)
 
 
-class AirConditioner(
-    Detail,
-    name='air_conditioner',
-    order=32,
-    kinds=('bus', 'box_truck', *VANS, 'semitrailer'),
-    weight=1.0,
-    clear=True,
-):
+class AirConditioner(Detail):
+    name, order, weight = 'air_conditioner', 32, 1.0
+    kinds = ('bus', 'box_truck', *VANS, 'semitrailer')
+    clear = True
+
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         if body.cargo and self.n <= 2:  # a cooler above the cab
             front = body.cargo[0]
@@ -190,22 +184,22 @@ class AirConditioner(
         return _units(self, body, 1, (0.35 + (1.1 if bus else 0.3) * self.s, 0.85 if bus else 0.55, 0.2), color)
 
 
-class Hatches(Detail, name='hatches', order=33, kinds=('bus', 'box_truck', 'tanker'), weight=1.2, clear=True):
+class Hatches(Detail):
+    name, order, weight = 'hatches', 33, 1.2
+    kinds = ('bus', 'box_truck', 'tanker')
+    clear = True
+
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         color = swatches.add((200, 202, 202) if self.s < 0.6 else (50, 52, 56), GLASS if self.s > 0.8 else MATT)
         return _units(replace(self, v=0.5), body, self.n, (0.38, 0.38, 0.07), color)
 
 
-class Skylight(
-    Detail,
-    name='skylight',
-    order=34,
-    kinds=('box_truck', *VANS),
-    weight=0.8,
-    clear=True,
-    layer=Layer.ON_LOAD,
-):
+class Skylight(Detail):
     """A pale strip in the roof of a box body, or a window in the roof of a van."""
+
+    name, order, weight = 'skylight', 34, 0.8
+    kinds = ('box_truck', *VANS)
+    clear, layer = True, Layer.ON_LOAD
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
         if not body.cargo:
@@ -220,8 +214,12 @@ class Skylight(
         return _units(self, body, 1, (0.3 + 0.3 * self.s, 0.3, 0.05), swatches.add((30, 32, 36), GLASS))
 
 
-class Deflector(Detail, name='deflector', order=35, kinds=ARTICULATED, weight=1.0, clear=True):
+class Deflector(Detail):
     """A wind deflector on the roof of a cab, in front of the trailer."""
+
+    name, order, weight = 'deflector', 35, 1.0
+    kinds = ARTICULATED
+    clear = True
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         front, rear = roof_ends(body)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ..body import ARTICULATED, Body
+from ..identity import Identity
 from ..swatches import CHROME, MATT, METALLIC, PAINT
 from ..texture import FRONT, REAR, SIDES, TOP, Atlas, Color
 from .base import Layer, darker, paints
 from .load import floor_color
-
-if TYPE_CHECKING:
-    from ..catalog import Identity
 
 _FRAMES = ((42, 43, 45), (74, 76, 80), (96, 34, 30), (38, 58, 98), (120, 122, 124))
 
@@ -56,7 +52,7 @@ def _paint_tank(atlas: Atlas, ahead: float, behind: float, lids: int, dark: Colo
 
 
 def _paint_box(identity: Identity, body: Body, atlas: Atlas, load: tuple[float, float, float], color: Color) -> None:
-    """Paint the ribs, edges, doors and letters of a box or container; `load`: x of its front and rear, z of its floor."""
+    """Paint a box or container; `load` is x of its front and of its rear, and z of its floor."""
     look, half, rear, dark = identity.model.look, body.width / 2, -body.length / 2, darker(color, 0.72)
     ahead, behind, low = load
     step = 0.28 if body.kind == 'container' else (0.62 if look['windows'] < 0.5 else 1.35)

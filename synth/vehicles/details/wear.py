@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from ...render.shapes import Mesh
 from ..body import VANS, Body
-from ..shapes import Mesh
+from ..identity import Identity
 from ..swatches import BODY, MATT
 from ..texture import FRONT, LEFT, REAR, RIGHT, TOP, Atlas
 from .base import ANY, CARS, Detail, Layer, paints
 
-if TYPE_CHECKING:
-    from ..catalog import Identity
 
-
-class Dirt(Detail, name='dirt', order=23, kinds=ANY, weight=0.7):
+class Dirt(Detail):
     """More dirt than others have; see `paint_dirt`."""
+
+    name, order, weight = 'dirt', 23, 0.7
+    kinds = ANY
 
 
 @paints(Layer.DIRT)
@@ -30,8 +29,12 @@ def paint_dirt(identity: Identity, body: Body, atlas: Atlas) -> None:
         atlas.spots(rng, rng.uniform(0.0, 0.16), (120, 112, 100), rng.uniform(0.01, 0.06))
 
 
-class Dents(Detail, name='dents', order=22, kinds=ANY, weight=0.7, layer=Layer.DENTS):
+class Dents(Detail):
     """Dents and rust, on the roof and on the sides."""
+
+    name, order, weight = 'dents', 22, 0.7
+    kinds = ANY
+    layer = Layer.DENTS
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
         rng = np.random.default_rng(identity.grain + 1)
@@ -52,8 +55,12 @@ class Dents(Detail, name='dents', order=22, kinds=ANY, weight=0.7, layer=Layer.D
             atlas.polygon(LEFT if rng.uniform() < 0.5 else RIGHT, outline, color)
 
 
-class Missing(Detail, name='missing', order=21, kinds=(*CARS, 'pickup', *VANS), weight=0.4, layer=Layer.MISSING_PARTS):
+class Missing(Detail):
     """A mirror that is missing, or a corner that is not painted."""
+
+    name, order, weight = 'missing', 21, 0.4
+    kinds = (*CARS, 'pickup', *VANS)
+    layer = Layer.MISSING_PARTS
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
         if self.n == 1:

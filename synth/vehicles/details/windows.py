@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ..body import ARTICULATED, TRUCKS, VANS, Body
 from ..colors import sample_part_color
+from ..identity import Identity
 from ..swatches import CHROME, GLASS, METALLIC
 from ..texture import FRONT, REAR, SIDES, TOP, Atlas, Color
 from .base import CARS, CHROME_RGB, GLOSS, Detail, Layer, paints
-
-if TYPE_CHECKING:
-    from ..catalog import Identity
 
 _Points = list[tuple[float, float, float]]
 
@@ -67,8 +63,12 @@ def paint_windshield(identity: Identity, body: Body, atlas: Atlas) -> None:
     atlas.polygon((TOP, FRONT), _shrunk(outline, 0.93), glass)
 
 
-class Seats(Detail, name='seats', order=25, kinds=CARS, weight=0.6, layer=Layer.SEATS):
+class Seats(Detail):
     """Pale seats behind the windshield."""
+
+    name, order, weight = 'seats', 25, 0.6
+    kinds = CARS
+    layer = Layer.SEATS
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
         color = (92 + int(60 * self.s), 80 + int(50 * self.s), 62 + int(40 * self.s), GLASS)
@@ -84,17 +84,12 @@ def paint_dashboard(identity: Identity, body: Body, atlas: Atlas) -> None:
         atlas.polygon((TOP, FRONT), outline, (tone, tone, tone - 4, GLASS))
 
 
-class Sunshade(
-    Detail,
-    name='sunshade',
-    order=24,
-    kinds=(*CARS, *VANS, 'pickup', 'flatbed', 'box_truck', 'tipper', *ARTICULATED),
-    weight=0.6,
-    clear=True,
-    colors=sample_part_color,
-    layer=Layer.DASHBOARD,
-):
+class Sunshade(Detail):
     """A sunshade behind the windshield."""
+
+    name, order, weight = 'sunshade', 24, 0.6
+    kinds = (*CARS, *VANS, 'pickup', 'flatbed', 'box_truck', 'tipper', *ARTICULATED)
+    clear, colors, layer = True, sample_part_color, Layer.DASHBOARD
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
         red, green, blue, _ = (min(235, c + 20) for c in self.color(GLASS))
@@ -127,8 +122,12 @@ def paint_rear_window(identity: Identity, body: Body, atlas: Atlas) -> None:
         atlas.polygon(TOP, _shrunk(shelf, 0.9), (gray, gray, gray - 3, GLASS))
 
 
-class Shelf(Detail, name='shelf', order=26, kinds=('sedan', 'hatchback', 'estate'), weight=0.5, layer=Layer.REAR_SHELF):
+class Shelf(Detail):
     """Something pale on the shelf behind the rear window."""
+
+    name, order, weight = 'shelf', 26, 0.5
+    kinds = ('sedan', 'hatchback', 'estate')
+    layer = Layer.REAR_SHELF
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
         x = body.rear_base * 0.7 + body.rear_top * 0.3
@@ -187,8 +186,12 @@ def _roof_glass(body: Body) -> tuple[float, float, float]:
     return front, rear, body.at('edge', (front + rear) / 2)
 
 
-class Sunroof(Detail, name='sunroof', order=1, kinds=CARS, weight=1.6, clear=True, layer=Layer.ROOF_GLASS):
+class Sunroof(Detail):
     """A sunroof that is closed, or slid open to the rear."""
+
+    name, order, weight = 'sunroof', 1, 1.6
+    kinds = CARS
+    clear, layer = True, Layer.ROOF_GLASS
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
         front, _, half = _roof_glass(body)
@@ -200,17 +203,13 @@ class Sunroof(Detail, name='sunroof', order=1, kinds=CARS, weight=1.6, clear=Tru
             atlas.rectangle(TOP, low, high, (150, 152, 150, METALLIC))
 
 
-class Panorama(
-    Detail,
-    name='panorama',
-    order=2,
-    kinds=CARS,
-    weight=1.0,
-    clear=True,
-    replaces=('sunroof',),
-    layer=Layer.ROOF_GLASS,
-):
+class Panorama(Detail):
     """A roof of glass."""
+
+    name, order, weight = 'panorama', 2, 1.0
+    kinds = CARS
+    clear, layer = True, Layer.ROOF_GLASS
+    replaces = ('sunroof',)
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
         front, rear, half = _roof_glass(body)

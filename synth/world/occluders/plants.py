@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...render.shapes import Mesh, cylinder, join
 from ...render.tracing import Solid, make_solid
-from ...vehicles.shapes import Mesh, cylinder, join
 from ...vehicles.swatches import MATT
 
 __all__ = ['make_palm', 'make_pole', 'make_post', 'make_tree']
