@@ -245,7 +245,7 @@ class TestWrongUse:
     def test_without_the_extra(self, tmp_path):
         """Training goes without; rendering says what to install."""
         code = """import sys
-sys.modules['embreex'] = sys.modules['trimesh'] = None  # cannot be imported
+sys.modules['embreex'] = None  # cannot be imported
 import timm_dpa.train.data.transforms
 from timm_dpa.cli.main import main
 sys.exit(main())"""

@@ -1,6 +1,5 @@
 """The camera against float64 formulas."""
 
-
 import numpy as np
 import pytest
 

@@ -1,6 +1,5 @@
 """The ground: tones of places, and what stays between two images."""
 
-
 import numpy as np
 
 from timm_dpa.synth.world.ground import Place, draw_patch
