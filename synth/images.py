@@ -23,7 +23,18 @@ from .world.tracks.track import sample_track
 __all__ = ['IMAGE_COLUMNS', 'TRACK_COLUMNS', 'RenderedImage', 'render_stills', 'render_track']
 
 #: columns of `images.csv`; a few keep the words of the first data sets
-IMAGE_COLUMNS = ('image', 'vehicle', 'camera', 'part', 'width', 'height', 'left', 'top', 'right', 'bottom')
+IMAGE_COLUMNS: tuple[str, ...] = (
+    'image',
+    'vehicle',
+    'camera',
+    'part',
+    'width',
+    'height',
+    'left',
+    'top',
+    'right',
+    'bottom',
+)
 IMAGE_COLUMNS += ('visible', 'hidden_by', 'neighbours', 'altitude', 'pitch', 'heading', 'place', 'weather')
 IMAGE_COLUMNS += ('sun_height', 'haze', 'blur', 'motion', 'noise', 'jpeg')
 #: more columns for tracks: seconds; position and course of the vehicle on the ground (meters, degrees); direction and
@@ -89,14 +100,10 @@ def render_track(plan: Plan, number: int, assets: AssetCache, clips: dict[int, C
         x, y, course = frame.spot
         row = [
             *_row(path, number, clip.flight, pixels, rendering, frame.sensor),
-            f'{frame.time:.2f}',
-            f'{x:.2f}',
-            f'{y:.2f}',
-            *(f'{np.rad2deg(angle):.1f}' for angle in (course, frame.azimuth, frame.roll)),
-            f'{off_axis:.1f}',
+            *(f'{v:.2f}' for v in (frame.time, x, y)),
+            *(f'{v:.1f}' for v in (*np.rad2deg([course, frame.azimuth, frame.roll]), off_axis)),
             f'{track.focal:.0f}',
-            f'{frame.exposure:.2f}',
-            f'{frame.sensor.gain:.2f}',
+            *(f'{v:.2f}' for v in (frame.exposure, frame.sensor.gain)),
         ]
         yield RenderedImage(path, frame.sensor.quality, pixels, row)
 
@@ -104,26 +111,23 @@ def render_track(plan: Plan, number: int, assets: AssetCache, clips: dict[int, C
 def _row(path: str, number: int, flight: Flight, pixels: np.ndarray, rendering: Rendering, sensor: Sensor) -> list[str]:
     """Return the columns `IMAGE_COLUMNS` of an image."""
     part = next(part for part, folder in FOLDERS.items() if path.startswith(folder + '/'))
+    shot = rendering.shot
+    heading = (shot.heading + 180) % 360 - 180
     return [
         path,
         f'{number:04d}',
         str(flight.number),
         part,
-        str(pixels.shape[1]),
-        str(pixels.shape[0]),
+        *(str(side) for side in pixels.shape[1::-1]),
         *(f'{v:.1f}' for v in rendering.box),
         f'{rendering.visible:.2f}',
         ' '.join(rendering.hidden_by),
-        str(rendering.neighbors),
-        f'{rendering.height:.1f}',
-        f'{rendering.pitch:.1f}',
-        f'{rendering.heading:.1f}',
+        str(shot.neighbors),
+        *(f'{v:.1f}' for v in (shot.view.eye[2], shot.pitch, heading)),
         flight.place.kind,
         flight.weather,
         f'{flight.sun_height:.0f}',
-        f'{sensor.haze:.2f}',
-        f'{sensor.lens:.2f}',
-        f'{float(np.hypot(*sensor.motion)):.2f}',
+        *(f'{v:.2f}' for v in (sensor.haze, sensor.lens, np.hypot(*sensor.motion))),
         f'{sensor.noise:.1f}',
         str(sensor.quality),
     ]

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +62,7 @@ class _Renderer:
 _renderer: _Renderer | None = None  # of a worker process
 
 
-def render_vehicles(out: Path, plan: Plan, numbers: list[int], workers: int) -> Iterator[tuple[int, Rows]]:
+def render_vehicles(out: Path, plan: Plan, numbers: list[int], workers: int) -> Generator[tuple[int, Rows], None, None]:
     """Render vehicles in any order, by several processes; yields their numbers and rows as they are finished."""
     if workers == 1:
         yield from map(_Renderer(out, plan).render_files, numbers)

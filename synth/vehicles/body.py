@@ -9,7 +9,7 @@ import numpy as np
 from ..render.shapes import Mesh, box, cylinder, join
 from .swatches import BODY, RIM, TIRE, TRIM
 
-__all__ = ['ARTICULATED', 'KINDS', 'TRUCKS', 'VANS', 'Body', 'add_wheels_and_mirrors', 'between']
+__all__ = ['ARTICULATED', 'KINDS', 'TRUCKS', 'VANS', 'Body', 'between']
 
 #: kind -> (length, width, height) in meters, each from .. to
 KINDS: dict[str, tuple[tuple[float, float], ...]] = {
@@ -42,12 +42,9 @@ class Body:
     Attributes:
         kind: one of `KINDS`.
         length, width, height: size of the whole vehicle, without mirrors and mounted details.
-        mesh: skin, wheels and mirrors.
-        xs: stations, from the rear to the front, of the curves below.
-        roof: height of the middle line at each station.
-        belt: height of the shoulder at each station.
-        half: half width of the shoulder at each station.
-        edge: half width of the roof or hood at each station.
+        parts: meshes of the body without wheels and mirrors.
+        curves: `x`, stations from the rear to the front, and at each of them: `roof`, height of the middle line;
+            `belt`, height of the shoulder; `half`, half width of the shoulder; `edge`, half width of the roof or hood.
         cowl, screen_top: x of the lower and of the upper end of the windshield.
         rear_top, rear_base: x of the upper and of the lower end of the rear window.
         clearance: height of the lower edge of the skin.
@@ -56,18 +53,15 @@ class Body:
         bed: (front x, rear x, floor z, rail z) of an open bed, or None.
         cargo: (front x, rear x) of a box body or trailer, or None.
         cab_rear: x of the rear end of the painted cab.
+        mesh: parts, wheels and mirrors.
     """
 
     kind: str
     length: float
     width: float
     height: float
-    mesh: Mesh
-    xs: np.ndarray
-    roof: np.ndarray
-    belt: np.ndarray
-    half: np.ndarray
-    edge: np.ndarray
+    parts: list[Mesh]
+    curves: dict[str, np.ndarray]
     cowl: float
     screen_top: float
     rear_top: float
@@ -79,20 +73,17 @@ class Body:
     cargo: tuple[float, float] | None = None
     cab_rear: float = 0.0
 
+    def __post_init__(self) -> None:
+        self.mesh = join([*self.parts, *_wheels(self), *_mirrors(self)])
+
     def at(self, name: str, x: float) -> float:
         """Return the curve of that name at `x`."""
-        return float(np.interp(x, self.xs, getattr(self, name)))
+        return float(np.interp(x, self.curves['x'], self.curves[name]))
 
 
 def between(low: float, high: float, share: float) -> float:
     """Interpolate linearly: `low` at share 0, `high` at share 1."""
     return low + (high - low) * share
-
-
-def add_wheels_and_mirrors(body: Body, parts: list[Mesh]) -> Body:
-    """Set the mesh of a body to these parts, its wheels and its mirrors."""
-    body.mesh = join([*parts, *_wheels(body), *_mirrors(body)])
-    return body
 
 
 def _wheels(body: Body) -> list[Mesh]:

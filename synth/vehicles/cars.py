@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..render.shapes import loft
-from .body import VANS, Body, add_wheels_and_mirrors, between
+from .body import VANS, Body, between
 
 __all__ = ['Outline', 'build_car']
 
@@ -16,7 +16,7 @@ def build_car(kind: str, s: dict[str, float]) -> Body:
     """Build the body of a car, a pickup, a van or a bus; see `build_body`."""
     length, height = s['length'], s['height']
     a, b, c, d, e, f = (s[k] for k in 'abcdef')
-    bed = None
+    bed: tuple[float, float, float, float] | None = None
     if kind in ('sedan', 'hatchback', 'estate', 'suv', 'pickup'):
         tall = kind in ('suv', 'pickup')
         belt = height * between(0.60, 0.66, a) if not tall else height * between(0.56, 0.62, a)
@@ -70,34 +70,29 @@ def build_car(kind: str, s: dict[str, float]) -> Body:
         bed=bed,
         boxy=kind in (*VANS, 'bus'),
     )
-    mesh = loft(shape.rings())
     radius = {'suv': 0.36, 'pickup': 0.38, 'van': 0.34, 'minibus': 0.35, 'bus': 0.48}.get(kind, 0.315)
-    axles = {'bus': (0.21, 0.72), 'van': (0.17, 0.76), 'minibus': (0.17, 0.76), 'pickup': (0.17, 0.76)}.get(
-        kind, (0.18, 0.79)
-    )
-    wheels = tuple(length * (0.5 - x) for x in axles)
+    axles = (0.21, 0.72) if kind == 'bus' else (0.17, 0.76) if kind in (*VANS, 'pickup') else (0.18, 0.79)
 
     def x_of(share: float) -> float:
         return length * (0.5 - share)
 
-    body = Body(
+    return Body(
         kind,
         length,
         s['width'],
         height,
-        mesh,
-        *shape.sampled(),
+        [loft(shape.rings())],
+        shape.curves(),
         cowl=x_of(cowl),
         screen_top=x_of(top),
         rear_top=x_of(rear_top),
         rear_base=x_of(rear_base),
         clearance=shape.clearance,
-        wheels=wheels,
+        wheels=tuple(x_of(x) for x in axles),
         wheel_radius=radius,
         bed=None if bed is None else (x_of(bed[0]), x_of(bed[1]), bed[2], bed[3]),
         cab_rear=-length / 2,
     )
-    return add_wheels_and_mirrors(body, [mesh])
 
 
 @dataclass
@@ -156,12 +151,12 @@ class Outline:
         rest = np.clip(1 - ends / radius, 0, 1)
         self.half = half - 1.15 * radius * (1 - np.sqrt(1 - 0.98 * rest**2))
 
-    def sampled(self) -> tuple[np.ndarray, ...]:
-        """Return `Body.xs` and its curves: roof, belt, half width and edge."""
-        x = (self.length / 2 - self.x)[::-1]
-        rise = self.top - self.shoulder
-        edge = 0.93 * self.half - np.minimum(self.tumble * rise, 0.35) - 0.02
-        return x, self.top[::-1], self.shoulder[::-1], self.half[::-1], edge[::-1]
+    def curves(self) -> dict[str, np.ndarray]:
+        """Return `Body.curves`."""
+        edge = 0.93 * self.half - np.minimum(self.tumble * (self.top - self.shoulder), 0.35) - 0.02
+        x = self.length / 2 - self.x
+        curves = {'x': x, 'roof': self.top, 'belt': self.shoulder, 'half': self.half, 'edge': edge}
+        return {name: curve[::-1] for name, curve in curves.items()}
 
     def rings(self) -> np.ndarray:
         """Return the rings for `loft`."""
@@ -174,9 +169,9 @@ class Outline:
             stations += [self.bed[0] * self.length + d for d in (-0.03, -0.015, 0.0, 0.4)]
             stations += [self.bed[1] * self.length + d for d in (-0.4, 0.0, 0.015, 0.04)]
         stations += list(np.linspace(0.5, self.length - 0.5, 9))
-        stations = np.unique(np.clip(np.round(stations, 3), 0, self.length))
-        keep = np.concatenate([[True], np.diff(stations) > 0.012])
-        return np.stack([self._ring(x) for x in stations[keep]])
+        xs = np.unique(np.clip(np.round(stations, 3), 0, self.length))
+        keep = np.concatenate([[True], np.diff(xs) > 0.012])
+        return np.stack([self._ring(x) for x in xs[keep].tolist()])
 
     def _ring(self, x: float) -> np.ndarray:
         top, belt, half = (float(np.interp(x, self.x, v)) for v in (self.top, self.shoulder, self.half))
@@ -189,7 +184,7 @@ class Outline:
         crown = min(0.05 if self.boxy else 0.075, 0.55 * rise)
         side = np.array([0.94 * half, belt + 0.15 * min(rise, 0.1)])
         shoulder_edge = np.array([edge, top - rounding - 0.2 * crown])
-        points = [
+        corners = [
             (0.82 * half, low),
             (0.95 * half, low + 0.015),
             (0.985 * half, low + 0.18 * deep),
@@ -205,7 +200,7 @@ class Outline:
             (0.62 * edge, top - crown * 0.36),
             (0.22 * edge, top - crown * 0.04),
         ]
-        points = np.array(points)
+        points = np.array(corners)
         if self.bed:
             front, rear, floor, rail = self.bed
             if front * self.length - 0.02 < x <= rear * self.length + 0.001:

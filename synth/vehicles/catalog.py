@@ -12,24 +12,22 @@ from .identity import Identity, Model
 __all__ = ['sample_identity', 'sample_model']
 
 #: kind -> share in traffic
-_SHARES = {
-    'sedan': 0.20,
-    'hatchback': 0.165,
-    'estate': 0.085,
-    'suv': 0.20,
-    'pickup': 0.06,
-    'van': 0.08,
-    'minibus': 0.025,
-    'bus': 0.03,
-    'box_truck': 0.045,
-    'flatbed': 0.04,
-    'tipper': 0.01,
-    'semitrailer': 0.025,
-    'container': 0.015,
-    'skeleton': 0.01,
-    'tanker': 0.01,
-}
-_LOOK = ('lamp', 'lamp_height', 'grille', 'pillar', 'trim', 'rim', 'line', 'interior', 'frame', 'bumper', 'windows')
+_SHARES = {'sedan': 0.20, 'hatchback': 0.165, 'estate': 0.085, 'suv': 0.20, 'pickup': 0.06, 'van': 0.08}
+_SHARES |= {'minibus': 0.025, 'bus': 0.03, 'box_truck': 0.045, 'flatbed': 0.04, 'tipper': 0.01}
+_SHARES |= {'semitrailer': 0.025, 'container': 0.015, 'skeleton': 0.01, 'tanker': 0.01}
+_LOOK: tuple[str, ...] = (
+    'lamp',
+    'lamp_height',
+    'grille',
+    'pillar',
+    'trim',
+    'rim',
+    'line',
+    'interior',
+    'frame',
+    'bumper',
+    'windows',
+)
 _LOOK += ('tail',)
 
 

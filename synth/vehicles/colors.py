@@ -9,7 +9,7 @@ import numpy as np
 from .body import TRUCKS, VANS
 from .swatches import METALLIC, PAINT
 
-__all__ = ['RGB', 'Paint', 'sample_marking_color', 'sample_muted_color', 'sample_paint', 'sample_part_color']
+__all__ = ['RGB', 'Paint', 'as_rgb', 'sample_marking_color', 'sample_muted_color', 'sample_paint', 'sample_part_color']
 
 RGB = tuple[int, int, int]  # sRGB, 0..255
 
@@ -30,7 +30,7 @@ _COLORS: dict[str, tuple[float, RGB, RGB, float]] = {
 _COMMERCIAL = {'white': 0.62, 'grey': 0.08, 'silver': 0.08, 'blue': 0.08, 'red': 0.05, 'yellow': 0.05, 'black': 0.04}
 _CONTAINER = {'blue': 0.27, 'red': 0.2, 'green': 0.12, 'white': 0.12, 'grey': 0.1, 'orange': 0.1, 'brown': 0.09}
 _BUS = {'white': 0.32, 'yellow': 0.13, 'red': 0.16, 'blue': 0.15, 'green': 0.12, 'silver': 0.07, 'orange': 0.05}
-_VIVID = ((230, 230, 228), (24, 24, 26), (176, 26, 30), (30, 62, 140), (226, 180, 30), (40, 110, 60))
+_VIVID: tuple[RGB, ...] = ((230, 230, 228), (24, 24, 26), (176, 26, 30), (30, 62, 140), (226, 180, 30), (40, 110, 60))
 _VIVID += ((222, 110, 30), (128, 130, 132), (70, 160, 200))
 
 
@@ -62,7 +62,7 @@ def sample_paint(rng: np.random.Generator, kind: str, *, load: bool = False) -> 
     share = rng.uniform(0, 1)
     rgb = np.array(low) + (np.array(high) - np.array(low)) * np.clip(share + rng.normal(0, 0.04, 3), 0, 1)
     tint = rng.normal(0, 3.0 if name not in ('white', 'silver') else 1.0, 3)
-    return Paint(name, _as_rgb(rgb + tint, 8, 238), METALLIC if rng.uniform() < metallic else PAINT)
+    return Paint(name, as_rgb(rgb + tint, 8, 238), METALLIC if rng.uniform() < metallic else PAINT)
 
 
 def sample_marking_color(rng: np.random.Generator, kind: str, paint: Paint) -> RGB:
@@ -75,8 +75,8 @@ def sample_marking_color(rng: np.random.Generator, kind: str, paint: Paint) -> R
         return color
     if rng.uniform() < 0.6:
         tone = float(rng.choice([24, 70, 130, 180, 224]))
-        return (int(np.clip(tone + rng.normal(0, 6), 5, 240)),) * 3
-    return _as_rgb(np.array(paint.rgb) * rng.uniform(0.6, 0.85) + rng.normal(0, 4, 3) + rng.choice([0, 55]), 5, 240)
+        return as_rgb(np.full(3, tone + rng.normal(0, 6)), 5, 240)
+    return as_rgb(np.array(paint.rgb) * rng.uniform(0.6, 0.85) + rng.normal(0, 4, 3) + rng.choice([0, 55]), 5, 240)
 
 
 def sample_part_color(rng: np.random.Generator, kind: str, paint: Paint) -> RGB:
@@ -87,13 +87,14 @@ def sample_part_color(rng: np.random.Generator, kind: str, paint: Paint) -> RGB:
 def sample_muted_color(rng: np.random.Generator) -> RGB:
     """Sample a gray, a brown or a dull green."""
     gray = rng.choice([28, 60, 100, 150, 200])
-    return _as_rgb(gray + rng.normal(0, 8) + np.array([1, 0, -1]) * rng.normal(2, 6), 8, 230)
+    return as_rgb(gray + rng.normal(0, 8) + np.array([1, 0, -1]) * rng.normal(2, 6), 8, 230)
 
 
 def _sample_vivid_color(rng: np.random.Generator) -> RGB:
-    return _as_rgb(np.array(_VIVID[int(rng.integers(len(_VIVID)))]) + rng.normal(0, 6, 3), 5, 240)
+    return as_rgb(np.array(_VIVID[int(rng.integers(len(_VIVID)))]) + rng.normal(0, 6, 3), 5, 240)
 
 
-def _as_rgb(values: np.ndarray, low: int, high: int) -> RGB:
+def as_rgb(values: np.ndarray, low: int, high: int) -> RGB:
+    """Clip three values to `low`..`high` and round them down."""
     red, green, blue = (int(v) for v in np.clip(values, low, high))
     return red, green, blue

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from ..render.shapes import Mesh
@@ -17,7 +18,6 @@ from ..render.shapes import Mesh
 __all__ = ['FRONT', 'LEFT', 'REAR', 'RIGHT', 'SIDES', 'TOP', 'Atlas', 'Color']
 
 Color = tuple[int, int, int, int]  # sRGB 0..255 and the index of a material
-Point = Sequence[float] | np.ndarray
 
 TOP, LEFT, RIGHT, FRONT, REAR = range(5)
 SIDES = (LEFT, RIGHT)
@@ -43,38 +43,38 @@ class Atlas:
         for pen in self._pens.values():
             pen.fontmode = '1'  # blending two materials gives none
 
-    def _project(self, view: int, points: Sequence[Point] | np.ndarray) -> np.ndarray:
+    def _project(self, view: int, points: ArrayLike) -> np.ndarray:
         """Project `(..., 3)` points to `(..., 2)` column and row in a view."""
-        points = np.asarray(points, np.float64)
+        at = np.asarray(points, np.float64)
         a, right, b, _ = _AXES[view]
-        column = points[..., a] - self.low[a] if right > 0 else self.high[a] - points[..., a]
-        return np.stack([column, self.high[b] - points[..., b]], -1) * self.scale
+        column = at[..., a] - self.low[a] if right > 0 else self.high[a] - at[..., a]
+        return np.stack([column, self.high[b] - at[..., b]], -1) * self.scale
 
-    def polygon(self, views: Sequence[int] | int, points: Sequence[Point], color: Color) -> None:
+    def polygon(self, views: Sequence[int] | int, points: ArrayLike, color: Color) -> None:
         """Fill a polygon of (x, y, z); each view leaves out the axis along which it looks."""
         for view in _listed(views):
             self._pens[view].polygon([tuple(p) for p in self._project(view, points)], fill=color)
 
-    def rectangle(self, views: Sequence[int] | int, low: Point, high: Point, color: Color) -> None:
+    def rectangle(self, views: Sequence[int] | int, low: Sequence[float], high: Sequence[float], color: Color) -> None:
         """Fill what lies in a block between two corners, in each view."""
         for view in _listed(views):
             (x0, y0), (x1, y1) = self._project(view, [low, high])
             self._pens[view].rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), fill=color)
 
-    def line(self, views: Sequence[int] | int, points: Sequence[Point], color: Color, width: float = 0.012) -> None:
+    def line(self, views: Sequence[int] | int, points: ArrayLike, color: Color, width: float = 0.012) -> None:
         """Draw a line through points; `width` in meters."""
         for view in _listed(views):
             flat = [tuple(p) for p in self._project(view, points)]
             self._pens[view].line(flat, fill=color, width=max(1, round(width * self.scale)))
 
-    def disc(self, views: Sequence[int] | int, center: Point, radius: float, color: Color) -> None:
+    def disc(self, views: Sequence[int] | int, center: Sequence[float], radius: float, color: Color) -> None:
         """Fill a disc; `radius` in meters."""
         r = radius * self.scale
         for view in _listed(views):
             x, y = self._project(view, center)
             self._pens[view].ellipse((x - r, y - r, x + r, y + r), fill=color)
 
-    def text(self, view: int, center: Point, text: str, height: float, color: Color, turn: int = 0) -> None:
+    def text(self, view: int, center: Sequence[float], text: str, height: float, color: Color, turn: int = 0) -> None:
         """Write letters of `height` meters; `turn` quarter turns counterclockwise."""
         font = _font(max(6, round(height * self.scale * 1.35)))
         left, top, right, bottom = font.getbbox(text)

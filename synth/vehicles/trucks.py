@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..render.shapes import Mesh, box, cylinder, ellipsoid, loft
-from .body import ARTICULATED, Body, add_wheels_and_mirrors, between
+from .body import ARTICULATED, Body, between
 from .cars import Outline
 from .swatches import DARK
 
@@ -44,9 +44,6 @@ def build_truck(kind: str, s: dict[str, float]) -> Body:
         boxy=True,
     )
     ahead = (length - cab) / 2
-    skin = loft(shape.rings()).moved(x=ahead)
-    x, roof, belt_line, half, edge = shape.sampled()
-    x = x + ahead
     radius = between(0.38, 0.46, e) if not towing else between(0.46, 0.52, e)
     front, rear = length / 2 - cab - (0.06 if not towing else between(0.4, 0.8, f)), -length / 2 + 0.02
     deck = radius * 2 + 0.12
@@ -56,7 +53,10 @@ def build_truck(kind: str, s: dict[str, float]) -> Body:
     elif towing:
         wheels[1:] = [front - 0.95, *(rear + 1.2 + 1.32 * axle for axle in (2, 1, 0))]
     sides = width / 2
-    parts = [skin, box((rear + 0.3, -0.45, 0.45), (front + 0.3, 0.45, deck - 0.1), 0.0, DARK)]
+    parts = [
+        loft(shape.rings()).moved(x=ahead),
+        box((rear + 0.3, -0.45, 0.45), (front + 0.3, 0.45, deck - 0.1), 0.0, DARK),
+    ]
     bed: tuple[float, float, float, float] | None = None
     cargo: tuple[float, float] | None = None
     top = height
@@ -77,17 +77,17 @@ def build_truck(kind: str, s: dict[str, float]) -> Body:
         parts.append(box((rear, -sides, deck - 0.05), (rear + 0.05, sides, rail), 0.015))
         parts.append(box((front - 0.06, -sides, deck - 0.05), (front, sides, max(rail, cab_height - 0.25)), 0.015))
         top = deck
-    # behind the cab, the curves are level
-    behind = ((roof, top), (belt_line, deck), (half, sides), (edge, sides))
-    curves = [np.concatenate([np.full(2, value), curve]) for curve, value in behind]
-    body = Body(
+    curves = shape.curves()
+    curves['x'] = np.concatenate([[-length / 2, front - 0.02], curves['x'] + ahead])
+    for name, value in (('roof', top), ('belt', deck), ('half', sides), ('edge', sides)):  # level behind the cab
+        curves[name] = np.concatenate([[value, value], curves[name]])
+    return Body(
         kind,
         length,
         width,
         max(height, cab_height),
-        skin,
-        np.concatenate([[-length / 2, front - 0.02], x]),
-        *curves,
+        parts,
+        curves,
         cowl=length / 2 - cab * max(hood, 0.03),
         screen_top=length / 2 - cab * (hood + 0.16),
         rear_top=length / 2 - cab,
@@ -99,7 +99,6 @@ def build_truck(kind: str, s: dict[str, float]) -> Body:
         cargo=cargo,
         cab_rear=length / 2 - cab,
     )
-    return add_wheels_and_mirrors(body, parts)
 
 
 def _trailer(

@@ -9,6 +9,7 @@ import numpy as np
 from timm_dpa.train.data.sensor import Sensor, draw_sensor
 
 from ..render.shading import LINEAR, Light
+from ..vehicles.colors import as_rgb
 from .ground import PLACES, Place
 from .sky import sample_sky
 
@@ -93,8 +94,8 @@ def _sample_place(rng: np.random.Generator, number: int, low: bool) -> Place:
     beside = green if rng.uniform() < 0.7 else bare
     return Place(
         kind,
-        tuple(int(v) for v in np.clip(base, 50, 200)),
-        tuple(int(v) for v in np.clip(beside, 30, 200)),
+        as_rgb(base, 50, 200),
+        as_rgb(beside, 30, 200),
         lane=float(rng.uniform(2.4, 2.8) if kind == 'parking' else rng.uniform(3.0, 3.7)),
         lanes=1 if kind == 'street' else int(rng.integers(1, 4)),
         paint=float(rng.uniform(0.1, 1.0)),
@@ -125,8 +126,12 @@ def _sample_light(rng: np.random.Generator, weather: str, height: float) -> Ligh
     # white in full light stays white, so the sun gives what the sky does not
     sunlight = np.clip(1 - level, 0, None) / sun[2] if weather != 'overcast' else np.zeros(3)
     around = LINEAR[int(rng.uniform(85, 125))]
+    sun, sunlight, zenith, horizon = (v.astype(np.float32) for v in (sun, sunlight, zenith, horizon))
     return Light(
-        *(v.astype(np.float32) for v in (sun, sunlight, zenith, horizon)),
+        sun,
+        sunlight,
+        zenith,
+        horizon,
         ground=np.full(3, around, np.float32),
         angular_radius=float({'clear': 0.012, 'hazy': 0.04, 'broken': 0.03, 'overcast': 0.1}[weather]),
         surroundings=sample_sky(rng, weather, sun, zenith, horizon),

@@ -306,19 +306,18 @@ def _junction(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> Non
         for sy in (-1, 1):
             for inset, color in ((0.0, stone), (0.2, place.beside)):
                 near, radius = edge + inset, corner
-                x, y = sorted((sx * near, sx * 80)), sorted((sy * (near + radius), sy * 80))
-                pen.rectangle(x[0], y[0], x[1], y[1], color)
-                x, y = sorted((sx * (near + radius), sx * 80)), sorted((sy * near, sy * 80))
-                pen.rectangle(x[0], y[0], x[1], y[1], color)
+                for free in ((near, near + radius), (near + radius, near)):
+                    x, y = (sorted((sign * away, sign * 80)) for sign, away in zip((sx, sy), free, strict=True))
+                    pen.rectangle(x[0], y[0], x[1], y[1], color)
                 pen.disc(sx * (near + radius), sy * (near + radius), radius, color)
     stop = edge + 3
     for line in range(-place.lanes + 1, place.lanes):
         for sign in (-1, 1):
             for start in np.arange(stop, 80, 9 if line else 3.4):
                 a, b = sorted((sign * start, sign * (start + 3.5)))
-                y = line * place.lane
-                pen.rectangle(a, y - 0.07, b, y + 0.07, white)
-                pen.rectangle(y - 0.07, a, y + 0.07, b, white)
+                low_edge, high_edge = line * place.lane - 0.07, line * place.lane + 0.07
+                pen.rectangle(a, low_edge, b, high_edge, white)
+                pen.rectangle(low_edge, a, high_edge, b, white)
     for sign in (-1, 1):
         a, b = sorted((sign * stop, sign * (stop + 0.4)))
         side = sorted((0.0, sign * edge))
@@ -360,8 +359,8 @@ def _ring(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
         r = outer - line * place.lane
         count = max(8, round(2 * np.pi * r / 6))
         for dash in range(count):
-            angle = (dash + np.linspace(0, 0.4, 5)) * 2 * np.pi / count
-            way = np.stack([np.cos(angle), np.sin(angle)], 1)
+            angles = (dash + np.linspace(0, 0.4, 5)) * 2 * np.pi / count
+            way = np.stack([np.cos(angles), np.sin(angles)], 1)
             pen.polygon(np.concatenate([way * (r - 0.07), way[::-1] * (r + 0.07)]), white)
     pen.disc(0, 0, inner + 0.15, white)
     pen.disc(0, 0, inner, stone)

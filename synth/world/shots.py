@@ -15,31 +15,6 @@ __all__ = ['Rendering', 'Shot', 'render_shot', 'visible_share']
 
 
 @dataclass(frozen=True)
-class Rendering:
-    """An image of a perfect camera and what is known about it.
-
-    Attributes:
-        pixels: `(H, W, 3)` uint8 sRGB.
-        box: box of the vehicle in pixels (left, top, right, bottom), clipped to the crop.
-        height: height of the camera, meters.
-        pitch: angle of the line of sight below the horizon, degrees.
-        heading: heading of the vehicle, degrees counterclockwise from the camera's direction, -180..180.
-        visible: share of the vehicle's pixels that lie in the crop and are not hidden.
-        hidden_by: names of what hides or shades the vehicle: tree, palm, pole, neighbour, crop, shadow.
-        neighbors: number of vehicles that stand near it.
-    """
-
-    pixels: np.ndarray
-    box: tuple[float, float, float, float]
-    height: float
-    pitch: float
-    heading: float
-    visible: float
-    hidden_by: tuple[str, ...]
-    neighbors: int
-
-
-@dataclass(frozen=True)
 class Shot:
     """What is rendered and from where, in the coordinates of the vehicle.
 
@@ -49,7 +24,7 @@ class Shot:
         others: solids around the vehicle.
         names: for each of `others`, its name in `Rendering.hidden_by`.
         pitch: angle of the line of sight below the horizon, degrees.
-        heading: heading of the vehicle, degrees counterclockwise from the camera's direction.
+        heading: heading of the vehicle, degrees counterclockwise from the camera's direction, of any turn.
         hidden_by: names of what hides the vehicle by design.
         neighbors: number of vehicles among `others`.
         find_shadows: whether to trace shadows of `others` and of the wall; otherwise `hidden_by` names them.
@@ -64,6 +39,25 @@ class Shot:
     hidden_by: tuple[str, ...] = ()
     neighbors: int = 0
     find_shadows: bool = False
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """An image of a perfect camera and what is known about it.
+
+    Attributes:
+        shot: what was rendered.
+        pixels: `(H, W, 3)` uint8 sRGB.
+        box: box of the vehicle in pixels (left, top, right, bottom), clipped to the crop.
+        visible: share of the vehicle's pixels that lie in the crop and are not hidden.
+        hidden_by: names of what hides or shades the vehicle: tree, palm, pole, neighbour, crop, shadow.
+    """
+
+    shot: Shot
+    pixels: np.ndarray
+    box: tuple[float, float, float, float]
+    visible: float
+    hidden_by: tuple[str, ...]
 
 
 def render_shot(solo: Scene, shot: Shot, rng: np.random.Generator) -> Rendering:
@@ -89,16 +83,7 @@ def render_shot(solo: Scene, shot: Shot, rng: np.random.Generator) -> Rendering:
         hidden_by.append('shadow')
     left, top = (float(v) for v in np.clip(flat.min(axis=0), 0, size))
     right, bottom = (float(v) for v in np.clip(flat.max(axis=0), 0, size))
-    return Rendering(
-        pixels,
-        (left, top, right, bottom),
-        float(view.eye[2]),
-        shot.pitch,
-        float((shot.heading + 180) % 360 - 180),
-        visible,
-        tuple(hidden_by),
-        shot.neighbors,
-    )
+    return Rendering(shot, pixels, (left, top, right, bottom), visible, tuple(hidden_by))
 
 
 def _shaded_share(vehicle: Solid, scene: Scene, setting: Setting) -> float:

@@ -118,9 +118,9 @@ def _park(
         else:
             heading += rng.normal(0, 0.05)
             slots = [('ahead', 1, 0.22), ('ahead', -1, 0.22)]
-        for other in (-1, 1):
-            if -place.lanes <= lane + other < place.lanes:
-                slots.append(('beside', other * (1 if heading < 1 else -1) * place.lane, 0.3))
+        for step in (-1, 1):
+            if -place.lanes <= lane + step < place.lanes:
+                slots.append(('beside', step * (1 if heading < 1 else -1) * place.lane, 0.3))
         if rng.uniform() < 0.12:  # turning
             heading, slots = heading + rng.normal(0, 0.6), []
     elif place.kind == 'parking':

@@ -16,21 +16,8 @@ from ..identity import Identity
 from ..swatches import MATT, PAINT, Swatches
 from ..texture import Atlas, Color
 
-__all__ = [
-    'ANY',
-    'BLACK',
-    'CARS',
-    'CHROME_RGB',
-    'DETAILS',
-    'GLOSS',
-    'PAINTERS',
-    'Detail',
-    'Layer',
-    'darker',
-    'paints',
-    'roof_ends',
-    'seam_color',
-]
+__all__ = ['ANY', 'BLACK', 'CARS', 'CHROME_RGB', 'DETAILS', 'GLOSS', 'PAINTERS', 'Detail', 'Layer']
+__all__ += ['darker', 'paints', 'roof_ends', 'seam_color']
 
 BLACK: Color = (20, 20, 21, MATT)
 GLOSS: Color = (14, 14, 16, PAINT)

@@ -32,7 +32,7 @@ class TwoTone(Detail):
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
         half, back, front = body.width / 2, body.rear_top - 0.1, body.screen_top + 0.1
         atlas.rectangle(TOP, (back, -half, 0), (front, half, 9), self.color(PAINT))
-        atlas.rectangle(SIDES, (back, -half, max(body.roof) - 0.16), (front, half, 9), self.color(PAINT))
+        atlas.rectangle(SIDES, (back, -half, max(body.curves['roof']) - 0.16), (front, half, 9), self.color(PAINT))
 
 
 class RoofPatch(Detail):

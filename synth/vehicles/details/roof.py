@@ -89,7 +89,7 @@ class Ladder(Detail):
         length = (front - rear) * (0.75 + 0.3 * self.s)
         middle, y = (front + rear) / 2, (self.u - 0.5) * body.width * 0.5
         start, end = middle - length / 2, middle + length / 2
-        z = max(body.roof) + 0.16
+        z = max(body.curves['roof']) + 0.16
         color = swatches.add((178, 180, 182), CHROME) if self.v < 0.6 else swatches.add((198, 150, 52), MATT)
         rails = [box((start, y + s - 0.025, z), (end, y + s + 0.025, z + 0.07), 0.0, color) for s in (-0.2, 0.2)]
         rungs = [

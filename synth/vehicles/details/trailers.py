@@ -76,6 +76,6 @@ def _paint_box(identity: Identity, body: Body, atlas: Atlas, load: tuple[float, 
         middle = (ahead + behind) / 2
         for view in SIDES:
             atlas.text(view, (middle + rng.normal(0, 0.8), 0, low + 1.5), word, rng.uniform(0.5, 1.3), pale)
-            atlas.text(view, (behind + 1.2, 0, low + 2.2), f'{word[:3]}U {rng.integers(1e6):06d}', 0.16, pale)
-        atlas.text(REAR, (rear, half * 0.5, low + 2.1), f'{word[:3]}U {rng.integers(1e4):04d}', 0.13, pale)
-        atlas.text(TOP, (behind + 0.9, 0, 0), f'{rng.integers(1e6):06d}', 0.3, pale, turn=1)
+            atlas.text(view, (behind + 1.2, 0, low + 2.2), f'{word[:3]}U {rng.integers(1_000_000):06d}', 0.16, pale)
+        atlas.text(REAR, (rear, half * 0.5, low + 2.1), f'{word[:3]}U {rng.integers(10_000):04d}', 0.13, pale)
+        atlas.text(TOP, (behind + 0.9, 0, 0), f'{rng.integers(1_000_000):06d}', 0.3, pale, turn=1)

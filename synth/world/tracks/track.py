@@ -157,13 +157,13 @@ def sample_track(
     frames = tuple(
         Frame(
             time=float(seconds[n]),
-            spot=tuple(float(v) for v in spots[n]),
+            spot=tuple(spots[n].tolist()),
             eye=eyes[n],
             azimuth=float(azimuth[n]),
             pitch=float(pitch[n]),
             roll=float(roll[n]),
-            margin=tuple(float(v) for v in margins[n]),
-            shift=tuple(float(v) for v in shifts[n]),
+            margin=tuple(margins[n].tolist()),
+            shift=tuple(shifts[n].tolist()),
             exposure=float(exposure[n]),
             sun=float(sun[n]),
             glow=float(glow[n]),
@@ -184,7 +184,7 @@ def _climb(rng: np.random.Generator, t: np.ndarray, least: float, most: float) -
     kind = rng.uniform()
     share = rng.uniform(0.75, 1.0) if kind < 0.9 else rng.uniform(0.0, 0.35)
     factor = most**share
-    ends = (lowest * factor, lowest) if 0.78 <= kind < 0.9 else (lowest, lowest * factor)
+    ends: tuple[float, float] = (lowest * factor, lowest) if 0.78 <= kind < 0.9 else (lowest, lowest * factor)
     return _walk(rng, t, *ends, 0.0)
 
 
@@ -225,12 +225,12 @@ def _drift(
         replace(
             sensor,
             haze=float(np.clip(haze[n], 0, 0.62)) if s else 0.0,
-            air=tuple(float(v) for v in np.clip(tone, 120, 225)),
+            air=tuple(np.clip(tone, 120, 225).tolist()),
             gain=float(gain[n]),
-            balance=tuple(float(v) for v in balance[n]),
+            balance=tuple(balance[n].tolist()),
             saturation=float(saturation[n]),
             lens=float(lens[n]),
-            motion=tuple(float(v) for v in motion[n]),
+            motion=tuple(motion[n].tolist()),
             reduce=float(max(1.0, reduce[n])),
         )
         for n in range(len(t))
