@@ -369,14 +369,5 @@ def _ring(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
     pen.disc(0, 0, apron, place.beside)
 
 
-_PATTERNS = {
-    'road': _road,
-    'crossing': _crossing,
-    'parking': _parking,
-    'yard': _yard,
-    'street': _street,
-    'gravel': _gravel,
-    'junction': _junction,
-    'roundabout': _ring,
-    'bend': _ring,
-}
+_PATTERNS = {'road': _road, 'crossing': _crossing, 'parking': _parking, 'yard': _yard, 'street': _street}
+_PATTERNS |= {'gravel': _gravel, 'junction': _junction, 'roundabout': _ring, 'bend': _ring}

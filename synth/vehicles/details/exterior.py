@@ -15,8 +15,7 @@ from .base import BLACK, CARS, Detail, Layer, darker, paints, seam_color
 class Bumpers(Detail):
     """Black bumpers, see `paint_bumpers`, or a bar in front."""
 
-    name, order, weight = 'bumpers', 10, 0.8
-    kinds = (*CARS, 'pickup', *VANS)
+    name, order, weight, kinds = 'bumpers', 10, 0.8, (*CARS, 'pickup', *VANS)
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         if self.s < 0.75:
@@ -104,8 +103,7 @@ def paint_wheels(identity: Identity, body: Body, atlas: Atlas) -> None:
 
 
 class Spoiler(Detail):
-    name, order, weight = 'spoiler', 6, 0.7
-    kinds = CARS
+    name, order, weight, kinds = 'spoiler', 6, 0.7, CARS
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         color = BODY if self.u < 0.6 else swatches.add((20, 20, 22), PAINT)
@@ -121,10 +119,7 @@ class Spoiler(Detail):
 
 
 class SpareWheel(Detail):
-    """A spare wheel on the rear door."""
-
-    name, order, weight = 'spare_wheel', 9, 0.5
-    kinds = ('suv',)
+    name, order, weight, kinds = 'spare_wheel', 9, 0.5, ('suv',)
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         x, y = -body.length / 2 - 0.02, (self.u - 0.5) * 0.4
@@ -136,8 +131,7 @@ class SpareWheel(Detail):
 class HoodScoop(Detail):
     """An air intake on the hood."""
 
-    name, order, weight = 'bonnet_scoop', 27, 0.4
-    kinds = (*CARS, 'pickup')
+    name, order, weight, kinds = 'bonnet_scoop', 27, 0.4, (*CARS, 'pickup')
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         x = body.cowl + 0.25 + 0.25 * (body.length / 2 - body.cowl) * self.u

@@ -18,8 +18,7 @@ from .base import Detail, Layer, darker, paints
 class BedFloor(Detail):
     """A floor, or a frame, in a color of its own."""
 
-    name, order, weight = 'bed_floor', 36, 0.8
-    kinds = ('flatbed', 'pickup', 'tipper', 'skeleton')
+    name, order, weight, kinds = 'bed_floor', 36, 0.8, ('flatbed', 'pickup', 'tipper', 'skeleton')
     clear, colors = True, sample_part_color
 
 
@@ -99,10 +98,8 @@ def _bed(body: Body) -> tuple[float, float, float, float]:
 class Cover(Detail):
     """A cover over the bed: flat, or as high as the cab."""
 
-    name, order, weight = 'cover', 28, 1.2
-    kinds = ('pickup',)
-    clear, colors = True, sample_part_color
-    replaces = ('cargo',)
+    name, order, weight, kinds = 'cover', 28, 1.2, ('pickup',)
+    clear, colors, replaces = True, sample_part_color, ('cargo',)
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         front, rear, _, rail = _bed(body)
@@ -119,10 +116,7 @@ class Cover(Detail):
 
 
 class Toolbox(Detail):
-    """A box across the bed, behind the cab."""
-
-    name, order, weight = 'toolbox', 29, 0.8
-    kinds = ('pickup',)
+    name, order, weight, kinds = 'toolbox', 29, 0.8, ('pickup',)
     clear, colors = True, sample_part_color
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
@@ -133,8 +127,7 @@ class Toolbox(Detail):
 
 
 class RollBar(Detail):
-    name, order, weight = 'roll_bar', 30, 0.7
-    kinds = ('pickup',)
+    name, order, weight, kinds = 'roll_bar', 30, 0.7, ('pickup',)
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         front, _, _, rail = _bed(body)
@@ -147,8 +140,7 @@ class RollBar(Detail):
 class Cargo(Detail):
     """Cargo on an open bed: crates, pipes, a heap, or something below a tarpaulin."""
 
-    name, order, weight = 'cargo', 37, 0
-    kinds = ('flatbed', 'tipper', 'pickup')
+    name, order, weight, kinds = 'cargo', 37, 0, ('flatbed', 'tipper', 'pickup')
     clear, colors = True, sample_part_color
     usual: ClassVar = {'flatbed': 0.5, 'tipper': 0.5}
 

@@ -15,12 +15,8 @@ from .base import ANY, CARS, Detail, Layer
 
 
 class TwoTone(Detail):
-    """A roof of another color."""
-
-    name, order, weight = 'two_tone', 16, 0.5
-    kinds = CARS
-    clear, layer = True, Layer.ROOF_COLOR
-    replaces = ('roof_patch',)
+    name, order, weight, kinds = 'two_tone', 16, 0.5, CARS
+    clear, layer, replaces = True, Layer.ROOF_COLOR, ('roof_patch',)
 
     @classmethod
     def sample_color(cls, rng: np.random.Generator, kind: str, paint: Paint) -> RGB:
@@ -36,10 +32,7 @@ class TwoTone(Detail):
 
 
 class RoofPatch(Detail):
-    """A part of the roof in another color."""
-
-    name, order, weight = 'roof_patch', 17, 0.4
-    kinds = (*CARS, *VANS, 'tipper', *ARTICULATED)
+    name, order, weight, kinds = 'roof_patch', 17, 0.4, (*CARS, *VANS, 'tipper', *ARTICULATED)
     clear, colors, layer = True, sample_marking_color, Layer.ROOF_COLOR
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
@@ -52,8 +45,7 @@ class RoofPatch(Detail):
 class Panel(Detail):
     """A hood, a fender, a trunk lid or a door from another vehicle."""
 
-    name, order, weight = 'panel', 15, 0.7
-    kinds = (*CARS, *VANS, 'pickup')
+    name, order, weight, kinds = 'panel', 15, 0.7, (*CARS, *VANS, 'pickup')
     clear, colors, layer = True, sample_marking_color, Layer.PANELS
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
@@ -76,8 +68,7 @@ class Panel(Detail):
 class Stripes(Detail):
     """Stripes from the front to the rear, or around the sides."""
 
-    name, order, weight = 'stripes', 11, 0.7
-    kinds = (*CARS, 'pickup', *VANS, 'bus')
+    name, order, weight, kinds = 'stripes', 11, 0.7, (*CARS, 'pickup', *VANS, 'bus')
     clear, colors, layer = True, sample_marking_color, Layer.STRIPES
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
@@ -107,8 +98,7 @@ def _area(body: Body) -> tuple[float, float]:
 class Decal(Detail):
     """A sticker on each side, and often on the hood or the roof."""
 
-    name, order, weight = 'decal', 12, 1.2
-    kinds = ANY
+    name, order, weight, kinds = 'decal', 12, 1.2, ANY
     colors, layer = sample_marking_color, Layer.MARKINGS
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:

@@ -16,8 +16,7 @@ from .base import CARS, Detail, Layer, roof_ends
 
 
 class Rails(Detail):
-    name, order, weight = 'rails', 3, 1.0
-    kinds = ('estate', 'suv', *VANS, 'hatchback')
+    name, order, weight, kinds = 'rails', 3, 1.0, ('estate', 'suv', *VANS, 'hatchback')
     colors = sample_part_color
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
@@ -30,10 +29,7 @@ class Rails(Detail):
 
 
 class Bars(Detail):
-    """Bars across the roof."""
-
-    name, order, weight = 'bars', 4, 0.8
-    kinds = ('hatchback', 'estate', 'suv', 'sedan', *VANS)
+    name, order, weight, kinds = 'bars', 4, 0.8, ('hatchback', 'estate', 'suv', 'sedan', *VANS)
     clear, colors = True, sample_part_color
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
@@ -49,10 +45,8 @@ class Bars(Detail):
 
 
 class RoofBox(Detail):
-    name, order, weight = 'roof_box', 5, 0.6
-    kinds = CARS
-    clear = True
-    replaces = ('panorama',)
+    name, order, weight, kinds = 'roof_box', 5, 0.6, CARS
+    clear, replaces = True, ('panorama',)
 
     @classmethod
     def sample_color(cls, rng: np.random.Generator, kind: str, paint: Paint) -> RGB:
@@ -79,10 +73,8 @@ class RoofBox(Detail):
 
 
 class Ladder(Detail):
-    name, order, weight = 'ladder', 19, 0.5
-    kinds = (*VANS, 'pickup', 'estate')
-    clear, colors = True, sample_part_color
-    replaces = ('roof_box',)
+    name, order, weight, kinds = 'ladder', 19, 0.5, (*VANS, 'pickup', 'estate')
+    clear, colors, replaces = True, sample_part_color, ('roof_box',)
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         front, rear = roof_ends(body) if body.kind != 'pickup' else (body.screen_top, -body.length / 2)
@@ -104,10 +96,8 @@ class Ladder(Detail):
 
 
 class TaxiSign(Detail):
-    name, order, weight = 'taxi_sign', 18, 0.35
-    kinds = ('sedan', 'estate', 'hatchback', *VANS)
-    clear = True
-    replaces = ('roof_box',)
+    name, order, weight, kinds = 'taxi_sign', 18, 0.35, ('sedan', 'estate', 'hatchback', *VANS)
+    clear, replaces = True, ('roof_box',)
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         front, rear = roof_ends(body)
@@ -120,8 +110,7 @@ class TaxiSign(Detail):
 class Beacon(Detail):
     """A warning light, or a bar of them."""
 
-    name, order, weight = 'beacon', 20, 0.4
-    kinds = (*VANS, 'pickup', 'suv', 'box_truck', 'flatbed', 'tipper')
+    name, order, weight, kinds = 'beacon', 20, 0.4, (*VANS, 'pickup', 'suv', 'box_truck', 'flatbed', 'tipper')
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         front, _ = roof_ends(body)
@@ -134,8 +123,7 @@ class Beacon(Detail):
 
 
 class Antenna(Detail):
-    name, order, weight = 'aerial', 7, 0.8
-    kinds = (*CARS, *VANS, 'pickup')
+    name, order, weight, kinds = 'aerial', 7, 0.8, (*CARS, *VANS, 'pickup')
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         front, rear = roof_ends(body)
@@ -149,8 +137,7 @@ class Antenna(Detail):
 class Fin(Detail):
     """An antenna in the shape of a fin."""
 
-    name, order, weight = 'fin', 8, 0.8
-    kinds = CARS
+    name, order, weight, kinds = 'fin', 8, 0.8, CARS
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
         _, rear = roof_ends(body)
@@ -160,8 +147,7 @@ class Fin(Detail):
 
 
 class Vents(Detail):
-    name, order, weight = 'vents', 31, 1.4
-    kinds = (*VANS, 'bus', 'box_truck', 'semitrailer', 'container')
+    name, order, weight, kinds = 'vents', 31, 1.4, (*VANS, 'bus', 'box_truck', 'semitrailer', 'container')
     clear = True
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
@@ -170,8 +156,7 @@ class Vents(Detail):
 
 
 class AirConditioner(Detail):
-    name, order, weight = 'air_conditioner', 32, 1.0
-    kinds = ('bus', 'box_truck', *VANS, 'semitrailer')
+    name, order, weight, kinds = 'air_conditioner', 32, 1.0, ('bus', 'box_truck', *VANS, 'semitrailer')
     clear = True
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
@@ -185,8 +170,7 @@ class AirConditioner(Detail):
 
 
 class Hatches(Detail):
-    name, order, weight = 'hatches', 33, 1.2
-    kinds = ('bus', 'box_truck', 'tanker')
+    name, order, weight, kinds = 'hatches', 33, 1.2, ('bus', 'box_truck', 'tanker')
     clear = True
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:
@@ -197,8 +181,7 @@ class Hatches(Detail):
 class Skylight(Detail):
     """A pale strip in the roof of a box body, or a window in the roof of a van."""
 
-    name, order, weight = 'skylight', 34, 0.8
-    kinds = ('box_truck', *VANS)
+    name, order, weight, kinds = 'skylight', 34, 0.8, ('box_truck', *VANS)
     clear, layer = True, Layer.ON_LOAD
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
@@ -217,8 +200,7 @@ class Skylight(Detail):
 class Deflector(Detail):
     """A wind deflector on the roof of a cab, in front of the trailer."""
 
-    name, order, weight = 'deflector', 35, 1.0
-    kinds = ARTICULATED
+    name, order, weight, kinds = 'deflector', 35, 1.0, ARTICULATED
     clear = True
 
     def build(self, identity: Identity, body: Body, swatches: Swatches) -> list[Mesh]:

@@ -15,8 +15,7 @@ from .base import ANY, CARS, Detail, Layer, paints
 class Dirt(Detail):
     """More dirt than others have; see `paint_dirt`."""
 
-    name, order, weight = 'dirt', 23, 0.7
-    kinds = ANY
+    name, order, weight, kinds = 'dirt', 23, 0.7, ANY
 
 
 @paints(Layer.DIRT)
@@ -32,8 +31,7 @@ def paint_dirt(identity: Identity, body: Body, atlas: Atlas) -> None:
 class Dents(Detail):
     """Dents and rust, on the roof and on the sides."""
 
-    name, order, weight = 'dents', 22, 0.7
-    kinds = ANY
+    name, order, weight, kinds = 'dents', 22, 0.7, ANY
     layer = Layer.DENTS
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
@@ -58,8 +56,7 @@ class Dents(Detail):
 class Missing(Detail):
     """A mirror that is missing, or a corner that is not painted."""
 
-    name, order, weight = 'missing', 21, 0.4
-    kinds = (*CARS, 'pickup', *VANS)
+    name, order, weight, kinds = 'missing', 21, 0.4, (*CARS, 'pickup', *VANS)
     layer = Layer.MISSING_PARTS
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:

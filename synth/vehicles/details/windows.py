@@ -66,8 +66,7 @@ def paint_windshield(identity: Identity, body: Body, atlas: Atlas) -> None:
 class Seats(Detail):
     """Pale seats behind the windshield."""
 
-    name, order, weight = 'seats', 25, 0.6
-    kinds = CARS
+    name, order, weight, kinds = 'seats', 25, 0.6, CARS
     layer = Layer.SEATS
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
@@ -85,8 +84,6 @@ def paint_dashboard(identity: Identity, body: Body, atlas: Atlas) -> None:
 
 
 class Sunshade(Detail):
-    """A sunshade behind the windshield."""
-
     name, order, weight = 'sunshade', 24, 0.6
     kinds = (*CARS, *VANS, 'pickup', 'flatbed', 'box_truck', 'tipper', *ARTICULATED)
     clear, colors, layer = True, sample_part_color, Layer.DASHBOARD
@@ -125,8 +122,7 @@ def paint_rear_window(identity: Identity, body: Body, atlas: Atlas) -> None:
 class Shelf(Detail):
     """Something pale on the shelf behind the rear window."""
 
-    name, order, weight = 'shelf', 26, 0.5
-    kinds = ('sedan', 'hatchback', 'estate')
+    name, order, weight, kinds = 'shelf', 26, 0.5, ('sedan', 'hatchback', 'estate')
     layer = Layer.REAR_SHELF
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
@@ -189,8 +185,7 @@ def _roof_glass(body: Body) -> tuple[float, float, float]:
 class Sunroof(Detail):
     """A sunroof that is closed, or slid open to the rear."""
 
-    name, order, weight = 'sunroof', 1, 1.6
-    kinds = CARS
+    name, order, weight, kinds = 'sunroof', 1, 1.6, CARS
     clear, layer = True, Layer.ROOF_GLASS
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
@@ -204,12 +199,8 @@ class Sunroof(Detail):
 
 
 class Panorama(Detail):
-    """A roof of glass."""
-
-    name, order, weight = 'panorama', 2, 1.0
-    kinds = CARS
-    clear, layer = True, Layer.ROOF_GLASS
-    replaces = ('sunroof',)
+    name, order, weight, kinds = 'panorama', 2, 1.0, CARS
+    clear, layer, replaces = True, Layer.ROOF_GLASS, ('sunroof',)
 
     def paint(self, identity: Identity, body: Body, atlas: Atlas) -> None:
         front, rear, half = _roof_glass(body)
