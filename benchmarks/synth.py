@@ -19,9 +19,12 @@ from unittest.mock import patch
 import numpy as np
 from timing import paired_ratio, show
 
-from timm_dpa.synth.dataset import Plan, count_cores, render_data_set, render_stills
+from timm_dpa.synth.dataset import render_data_set
+from timm_dpa.synth.images import render_stills
+from timm_dpa.synth.plan import Plan
 from timm_dpa.synth.render.tracing import Hits, Scene
-from timm_dpa.synth.world.scenes import AssetCache
+from timm_dpa.synth.workers import count_cores
+from timm_dpa.synth.world.assets import AssetCache
 
 
 class _Rays:
@@ -41,7 +44,7 @@ class _Rays:
 
     def trace(self) -> None:
         for scene, rays in self.calls:
-            scene._meet(*rays)
+            scene.intersect(*rays)
 
 
 def render(plan: Plan, numbers: list[int], assets: AssetCache) -> None:

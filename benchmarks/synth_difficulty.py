@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from timm_dpa.synth.dataset import Plan, render_data_set
+from timm_dpa.synth.dataset import render_data_set
+from timm_dpa.synth.plan import Plan
 from timm_dpa.train.data.datasets import load_data
 from timm_dpa.train.data.query_gallery import QueryGallery, pick_query_gallery
 from timm_dpa.train.evaluation.metrics import evaluate

@@ -1,3 +1,1 @@
-"""Rendered vehicles as a drone sees them: a data set with known identities, made from a seed."""
-
-from __future__ import annotations
+"""Rendered vehicles as drones see them: data sets with known identities, made from a seed."""

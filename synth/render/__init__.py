@@ -1,1 +1,1 @@
-"""From a scene to pixels: cameras, rays and shading."""
+"""From a scene to an image: cameras, ray tracing and shading."""

@@ -1,4 +1,4 @@
-"""The pinhole camera of a drone, and rays through the pixels of a crop of its picture."""
+"""The pinhole camera of a drone, and rays through the pixels of a crop of its image."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ['View', 'aim', 'crop_view']
 
 @dataclass(frozen=True)
 class View:
-    """A crop of what a camera sees.
+    """A crop of a camera's image.
 
     Attributes:
-        eye: `(3,)` where the camera is.
-        axes: `(3, 3)` rows right, down, forwards.
-        focal: in pixels.
-        center: (column, row) of the camera's axis in pixels of the crop; mostly outside of it.
-        width, height: of the crop in pixels.
+        eye: `(3,)` position of the camera, meters.
+        axes: `(3, 3)` its axes, in rows: right, down, forward.
+        focal: focal length in pixels.
+        center: (column, row) of the principal point in pixels of the crop, often outside of it.
+        width, height: size of the crop in pixels.
     """
 
     eye: np.ndarray
@@ -29,20 +29,20 @@ class View:
     height: int
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """`(..., 3)` meters -> `(..., 2)` column, row; the first pixel's middle is (0.5, 0.5)."""
+        """Project `(..., 3)` meters to `(..., 2)` column and row; the center of the first pixel is (0.5, 0.5)."""
         seen = (points - self.eye) @ self.axes.T
         return seen[..., :2] / seen[..., 2:] * self.focal + np.array(self.center)
 
     def rays(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Unit directions `(..., 3)` float32 through places in pixels."""
+        """Return unit directions `(..., 3)` float32 of the rays through points of the image, in pixels."""
         a = ((columns - self.center[0]) / self.focal).astype(np.float32)
         b = ((rows - self.center[1]) / self.focal).astype(np.float32)
         scale = 1 / np.sqrt(1 + a * a + b * b)
         right, down, forward = self.axes.astype(np.float32)
-        ways = np.empty((*a.shape, 3), np.float32)
+        directions = np.empty((*a.shape, 3), np.float32)
         for axis in range(3):
-            ways[..., axis] = (a * right[axis] + b * down[axis] + forward[axis]) * scale
-        return ways
+            directions[..., axis] = (a * right[axis] + b * down[axis] + forward[axis]) * scale
+        return directions
 
 
 def aim(
@@ -57,18 +57,18 @@ def aim(
     margin: tuple[float, float] = (1.1, 1.1),
     shift: tuple[float, float] = (0.0, 0.0),
 ) -> View:
-    """The crop around some points, as a drone sees it.
+    """Aim a drone's camera at the origin and crop its image to some points.
 
     Args:
-        points: `(N, 3)` meters around the origin; the crop is their box, enlarged.
-        height: of the camera above the ground, meters.
+        points: `(N, 3)` meters, around the origin; the crop is their box, enlarged.
+        height: height of the camera above the ground, meters.
         pitch: angle of the line to the origin below the horizon, radians; 90 degrees is straight down.
-        azimuth: the direction in which the camera looks, radians from the x axis counterclockwise.
+        azimuth: direction in which the camera looks, radians counterclockwise from the x axis.
         size: long side of the crop in pixels.
-        aside: angles, radians, by which the camera's axis points past the origin, to the left and down.
-        roll: radians.
-        margin: width and height of the crop in widths and heights of the box.
-        shift: of the crop, in widths and heights of the box.
+        aside: angles by which the camera's axis points past the origin, to the left and down, radians.
+        roll: roll of the camera, radians.
+        margin: width and height of the crop, relative to the box.
+        shift: shift of the crop, in widths and heights of the box.
     """
     to_origin = np.array([np.cos(pitch) * np.cos(azimuth), np.cos(pitch) * np.sin(azimuth), -np.sin(pitch)])
     eye = -to_origin * height / np.sin(pitch)
@@ -91,15 +91,17 @@ def crop_view(
     margin: tuple[float, float] = (1.1, 1.1),
     shift: tuple[float, float] = (0.0, 0.0),
 ) -> View:
-    """The crop around some points, of a camera whose pose is known.
+    """Crop the image of a camera whose pose is known to some points.
 
     Args:
         points: `(N, 3)` meters; the crop is their box, enlarged.
-        eye, axes: of the camera, see `View`.
+        eye, axes: pose of the camera, see `View`.
         size: long side of the crop in pixels, from which the focal length follows.
-        focal: in pixels, from which the size of the crop follows; one of both is given.
+        focal: focal length in pixels, from which the size follows. Exactly one of both is given.
         margin, shift: see `aim`.
     """
+    if (size is None) == (focal is None):
+        raise ValueError('give either size or focal')
     flat = View(eye, axes, 1.0, (0.0, 0.0), 1, 1).project(points)
     low, high = flat.min(axis=0), flat.max(axis=0)
     extent = high - low

@@ -7,30 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..world.casters import Caster
 from ..world.ground import Place, draw_patch
+from ..world.occluders.shadow_patterns import ShadowPattern
+from ..world.occluders.wall import Wall, past_wall
 from .camera import View
 from .shading import Light, shade, to_srgb
 from .tracing import Scene, Solid
 
-__all__ = ['Setting', 'Wall', 'past_wall', 'render']
-
-
-@dataclass(frozen=True)
-class Wall:
-    """Something tall out of sight that keeps the sun off: an upright edge.
-
-    Attributes:
-        towards: `(2,)` unit vector on the ground, from the origin to the wall.
-        distance: of the wall, meters.
-        height: meters.
-        along: `(low, high)`: how far it reaches, meters along the wall.
-    """
-
-    towards: tuple[float, float]
-    distance: float
-    height: float
-    along: tuple[float, float]
+__all__ = ['Setting', 'render']
 
 
 @dataclass(frozen=True)
@@ -40,11 +24,11 @@ class Setting:
     Attributes:
         place: look of the ground.
         spot: `(x, y, heading)` of the scene's origin in coordinates of the place, meters and radians.
-        light: in coordinates of the scene.
-        wall: keeps the sun off, or None.
-        exposure: factor.
-        caster: throws a pattern of shadow, or None.
-        steady: stains lie where they lay in other images of the place; else they are drawn for this image.
+        light: light in coordinates of the scene.
+        wall: wall that shades the scene, in its coordinates, or None.
+        exposure: factor on all radiance.
+        pattern: pattern of shadow over the place, or None.
+        steady: whether stains belong to the place; otherwise they are sampled for this image.
     """
 
     place: Place
@@ -52,44 +36,44 @@ class Setting:
     light: Light
     wall: Wall | None = None
     exposure: float = 1.0
-    caster: Caster | None = None
+    pattern: ShadowPattern | None = None
     steady: bool = False
 
 
 def render(scene: Scene, view: View, setting: Setting, rng: np.random.Generator) -> np.ndarray:
-    """The clean image, without what a sensor does.
+    """Render the image that a perfect camera takes.
 
     Args:
         scene: solids.
         view: camera and crop.
         setting: ground and light.
-        rng: of stains, grain and soft shadows.
+        rng: generator of stains, grain and soft shadows.
 
     Returns:
         `(view.height, view.width, 3)` uint8 sRGB.
     """
-    n = 2 if max(view.width, view.height) > 90 else 3  # samples a pixel and axis
+    n = 2 if max(view.width, view.height) > 90 else 3  # samples per pixel and axis
     pixels = view.width * view.height
     light = setting.light
-    chosen = _near(scene, view, n)
+    chosen = _samples_near_solids(scene, view, n)
     row, column = np.divmod(chosen, view.width * n)
-    ways = view.rays((column + np.float32(0.5)) / np.float32(n), (row + np.float32(0.5)) / np.float32(n))
-    hits = scene.trace(view.eye, ways)
-    row, column, ways = row[hits.rays], column[hits.rays], ways[hits.rays]
-    sunlit = np.zeros(len(ways), np.float32)
+    directions = view.rays((column + np.float32(0.5)) / np.float32(n), (row + np.float32(0.5)) / np.float32(n))
+    hits = scene.trace(view.eye, directions)
+    row, column, directions = row[hits.rays], column[hits.rays], directions[hits.rays]
+    sunlit = np.zeros(len(directions), np.float32)
     sun = _sun_directions(light, rng)
     if light.sunlight.max() > 0:
         towards = sun[row % 32, column % 32]
         some = np.flatnonzero(light.sun @ hits.normals > 0)
         sunlit[some] = scene.sunlit(hits.points[some], hits.normals[:, some], towards[some])
         sunlit *= past_wall(setting.wall, hits.points.T, light.sun)
-        if setting.caster is not None:
+        if setting.pattern is not None:
             some = np.flatnonzero(sunlit)
-            sunlit[some] *= setting.caster.sun_left(hits.points[some].T, light.sun, setting.spot)
-    solid = shade(light, np.ascontiguousarray(ways.T), hits.normals, hits.ambient_occlusion, hits.texels, sunlit)
+            sunlit[some] *= setting.pattern.sun_left(hits.points[some].T, light.sun, setting.spot)
+    solid = shade(light, np.ascontiguousarray(directions.T), hits.normals, hits.ambient_occlusion, hits.texels, sunlit)
     solid *= np.float32(setting.exposure)
     np.minimum(solid, 2.5, out=solid)
-    # the ground is even enough for one look a pixel; its shadows take more
+    # one sample per pixel is enough for the ground, but not for its shadows
     pixel = row // n * view.width + column // n
     share = np.bincount(pixel, minlength=pixels).astype(np.float32) / np.float32(n * n)
     bare = np.flatnonzero(share < 0.999)
@@ -102,7 +86,7 @@ def render(scene: Scene, view: View, setting: Setting, rng: np.random.Generator)
 
 
 def _sun_directions(light: Light, rng: np.random.Generator) -> np.ndarray:
-    """Directions to places on the sun: a small pattern that repeats, `(32, 32, 3)`."""
+    """Sample directions to points on the disk of the sun: a small tile that repeats, `(32, 32, 3)` float32."""
     side = np.cross(light.sun, [0.0, 0.0, 1.0])
     side /= np.linalg.norm(side)
     up = np.cross(light.sun, side)
@@ -111,58 +95,37 @@ def _sun_directions(light: Light, rng: np.random.Generator) -> np.ndarray:
     return tile.astype(np.float32)
 
 
-_SIGHT = 45.0  # meters of ground that are drawn behind the origin
+_SIGHT = 45.0  # meters behind the origin to which the ground is drawn
 _FAN = np.arange(24) * (2 * np.pi / 24)
 
 
-def _near(scene: Scene, view: View, n: int) -> np.ndarray:
-    """Indices of the samples within the outline of any solid, a polygon of 24 sides around it."""
-    ways = np.stack([np.cos(_FAN), np.sin(_FAN)], 1)
+def _samples_near_solids(scene: Scene, view: View, n: int) -> np.ndarray:
+    """Return indices of the samples inside a polygon of 24 sides around the outline of any solid."""
+    directions = np.stack([np.cos(_FAN), np.sin(_FAN)], 1)
     mask = Image.new('1', (view.width * n, view.height * n))
     pen = ImageDraw.Draw(mask)
     for solid in scene.solids:
-        flat = view.project(solid.outline()) * n
-        reach = (flat @ ways.T).max(axis=0) + 1.5
-        # where the lines along neighboring sides meet
+        flat = view.project(solid.points) * n
+        reach = (flat @ directions.T).max(axis=0) + 1.5
+        # where neighboring sides of the polygon meet
         after = np.roll(reach, -1)
         step = _FAN[1]
         along = (after - reach * np.cos(step)) / np.sin(step)
-        polygon = reach[:, None] * ways + along[:, None] * np.stack([-ways[:, 1], ways[:, 0]], 1)
+        polygon = reach[:, None] * directions + along[:, None] * np.stack([-directions[:, 1], directions[:, 0]], 1)
         pen.polygon([tuple(p) for p in polygon], fill=1)
     return np.flatnonzero(np.asarray(mask))
-
-
-def _corners(solid: Solid) -> np.ndarray:
-    x, y, z = np.meshgrid(*zip(solid.low, solid.high, strict=True))
-    return np.stack([x, y, z], -1).reshape(-1, 3)
-
-
-def past_wall(wall: Wall | None, points: np.ndarray, sun: np.ndarray) -> np.ndarray | np.float32:
-    """1 where the wall leaves the sun free; points `(3, N)`."""
-    if wall is None:
-        return np.float32(1)
-    a, b = wall.towards
-    speed = float(sun[0] * a + sun[1] * b)
-    if speed < 1e-3:
-        return np.float32(1)
-    time = (wall.distance - points[0] * a - points[1] * b) / speed
-    height = points[2] + time * float(sun[2])
-    along = (points[1] + time * float(sun[1])) * a - (points[0] + time * float(sun[0])) * b
-    # the edge of the shadow is as soft as the sun is wide
-    cover = np.clip((wall.height - height) / (0.03 * wall.distance) + 0.5, 0, 1)
-    return 1 - cover * ((time > 0) & (along > wall.along[0]) & (along < wall.along[1]))
 
 
 def _ground(
     scene: Scene, view: View, setting: Setting, pixels: np.ndarray, sun: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Radiance of the ground in the middle of some pixels, `(3, N)`."""
+    """Return the radiance of the ground in the centers of some pixels, `(3, N)`."""
     light = setting.light
     if not len(pixels):
         return np.empty((3, 0), np.float32)
     row, column = np.divmod(pixels, view.width)
     points = _on_ground(view, column + np.float32(0.5), row + np.float32(0.5))
-    # what lies further away than the picture needs is not ground, but trees and houses
+    # trees and houses, not ground, lie further away than the image needs
     across = np.hypot(points[0] - view.eye[0], points[1] - view.eye[1])
     far = np.float32(np.hypot(*view.eye[:2]) + _SIGHT)
     beyond = np.flatnonzero(across > far)
@@ -170,7 +133,7 @@ def _ground(
         share = far / across[beyond]
         for axis in (0, 1):
             points[axis, beyond] += (view.eye[axis] - points[axis, beyond]) * (1 - share)
-    # how it is patterned
+    # the pattern of the ground
     x, y, heading = setting.spot
     c, s = np.float32(np.cos(heading)), np.float32(np.sin(heading))
     place = np.stack([c * points[0] - s * points[1], s * points[0] + c * points[1]])
@@ -188,22 +151,20 @@ def _ground(
     patch = draw_patch(setting.place, start, end, texel, rng, steady=setting.steady)
     index = ((place - low[:, None]) * np.float32(1 / texel)).astype(np.int32)
     albedo = patch[index[1], index[0]].T
-    # how much of the sky vehicles hide
+    # ambient occlusion by vehicles
     sky = np.ones(len(pixels), np.float32)
     for solid in scene.solids:
         if solid.footprint[0]:
-            sky *= _beside(solid, points)
+            sky *= _ambient_occlusion(solid, points)
     direct = np.zeros(len(pixels), np.float32)
     if light.sunlight.max() > 0:
         direct[:] = light.sun[2]
         reached = np.zeros(len(pixels), bool)
         for solid in scene.solids:
-            corners = _corners(solid)
+            corners = np.stack(np.meshgrid(*zip(solid.low, solid.high, strict=True)), -1).reshape(-1, 3)
             shadow = corners[:, :2] - light.sun[:2] * (corners[:, 2:] / light.sun[2])
-            (x0, y0), (x1, y1) = (
-                np.minimum(shadow.min(0), solid.low[:2]) - 0.2,
-                np.maximum(shadow.max(0), solid.high[:2]) + 0.2,
-            )
+            x0, y0 = np.minimum(shadow.min(0), solid.low[:2]) - 0.2
+            x1, y1 = np.maximum(shadow.max(0), solid.high[:2]) + 0.2
             reached |= (points[0] > x0) & (points[0] < x1) & (points[1] > y0) & (points[1] < y1)
         some = np.flatnonzero(reached)
         lit = np.zeros(len(some), np.float32)
@@ -213,32 +174,30 @@ def _ground(
             lit += scene.sunlit(np.ascontiguousarray(near.T), None, towards)
         direct[some] *= lit / 4
         direct *= past_wall(setting.wall, points, light.sun)
-        if setting.caster is not None:
-            direct *= setting.caster.sun_left(points, light.sun, setting.spot)
+        if setting.pattern is not None:
+            direct *= setting.pattern.sun_left(points, light.sun, setting.spot)
     level = light.sky_on_ground()
     radiance = albedo * np.stack([sky * level[i] + direct * light.sunlight[i] for i in range(3)])
     if len(beyond):
-        ways = view.rays(column[beyond] + np.float32(0.5), row[beyond] + np.float32(0.5)).T.copy()
-        ways[2] = np.abs(ways[2] + np.float32(view.eye[2] / np.hypot(view.eye[2], far))) * np.float32(0.5)
-        radiance[:, beyond] = light.mirrored(ways)
+        directions = view.rays(column[beyond] + np.float32(0.5), row[beyond] + np.float32(0.5)).T.copy()
+        directions[2] = np.abs(directions[2] + np.float32(view.eye[2] / np.hypot(view.eye[2], far))) * np.float32(0.5)
+        radiance[:, beyond] = light.mirrored(directions)
     return radiance
 
 
 def _on_ground(view: View, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Where rays through places in pixels meet the ground, `(3, N)` float32."""
+    """Return where rays through points of the image, in pixels, meet the ground: `(3, N)` float32."""
     a = (columns - view.center[0]).astype(np.float32) / np.float32(view.focal)
     b = (rows - view.center[1]).astype(np.float32) / np.float32(view.focal)
     right, down, forward = view.axes.astype(np.float32)
-    ways = [a * right[i] + b * down[i] + forward[i] for i in range(3)]
-    reach = np.float32(-view.eye[2]) / np.minimum(ways[2], -1e-3)
-    points = np.stack(
-        [ways[0] * reach + np.float32(view.eye[0]), ways[1] * reach + np.float32(view.eye[1]), np.zeros_like(reach)]
-    )
-    return points
+    directions = [a * right[i] + b * down[i] + forward[i] for i in range(3)]
+    reach = np.float32(-view.eye[2]) / np.minimum(directions[2], -1e-3)
+    x, y = (directions[i] * reach + np.float32(view.eye[i]) for i in (0, 1))
+    return np.stack([x, y, np.zeros_like(reach)])
 
 
-def _beside(solid: Solid, points: np.ndarray) -> np.ndarray:
-    """Share of the sky that is left on the ground at the footprint of a solid."""
+def _ambient_occlusion(solid: Solid, points: np.ndarray) -> np.ndarray:
+    """Return the share of the sky that is left on the ground around the footprint of a solid, `(N,)`."""
     c, s = np.float32(np.cos(solid.heading)), np.float32(np.sin(solid.heading))
     middle = ((solid.low + solid.high) / 2)[:2].astype(np.float32)
     x, y = points[0] - middle[0], points[1] - middle[1]

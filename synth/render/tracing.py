@@ -1,4 +1,4 @@
-"""Rays: what they meet in a scene of solids, and whether the sun reaches a point. Embree does the work."""
+"""Ray tracing with Embree: what rays hit in a scene of solids, and whether the sun reaches a point."""
 
 from __future__ import annotations
 
@@ -13,30 +13,26 @@ try:
 except ModuleNotFoundError as error:  # pragma: no cover
     raise ModuleNotFoundError("rendering needs embreex: pip install 'timm-dpa[synth]'", name=error.name) from error
 
-from ..vehicles.body import Body, build_body
-from ..vehicles.catalog import Identity
-from ..vehicles.dress import dress
-from ..vehicles.fittings import fit
-from ..vehicles.shapes import Mesh
-from ..vehicles.swatches import Swatches
+from .shapes import Mesh
 
-__all__ = ['Hits', 'Scene', 'Solid', 'build_solid']
+__all__ = ['Hits', 'Scene', 'Solid', 'make_solid']
 
 _NUDGE = 0.006  # meters off a surface where a second ray starts
 
 
 @dataclass(frozen=True)
 class Solid:
-    """Something to trace, ready for light.
+    """Something to trace and shade.
 
     Attributes:
-        corners: `(T, 3, 3)` float32 meters.
-        attributes: `(T, 3, 6)` float32 of each corner: normal, open sky 0..1, column, row in the texels.
+        corners: `(T, 3, 3)` float32, meters.
+        attributes: `(T, 3, 6)` float32 of each corner: normal, ambient occlusion factor (1 = open sky), and texture
+            coordinates (column, row).
         texels: `(N, 4)` uint8: red, green, blue, material.
-        columns: of the texels.
-        low, high: of its box.
-        footprint: half length and half width on the ground, meters; 0 where it stands on nothing.
-        heading: of the footprint, radians counterclockwise.
+        columns: number of columns of the texture.
+        low, high: `(3,)` corners of the bounding box.
+        footprint: half length and half width on the ground, meters; 0 where it darkens no ground.
+        heading: direction of the footprint, radians counterclockwise.
     """
 
     corners: np.ndarray
@@ -48,12 +44,13 @@ class Solid:
     footprint: tuple[float, float] = (0.0, 0.0)
     heading: float = 0.0
 
-    def outline(self) -> np.ndarray:
-        """Points among which are all that can lie on its outline, `(N, 3)`."""
+    @property
+    def points(self) -> np.ndarray:
+        """`(3 T, 3)` positions of all corners, meters."""
         return self.corners.reshape(-1, 3)
 
     def placed(self, x: float, y: float, heading: float) -> Solid:
-        """Turned by `heading` (radians counterclockwise) and moved."""
+        """Return it rotated by `heading` (radians counterclockwise) and moved to `x`, `y` (meters)."""
         c, s = np.float32(np.cos(heading)), np.float32(np.sin(heading))
         turn = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]], np.float32)
         corners = self.corners @ turn + np.array([x, y, 0], np.float32)
@@ -66,30 +63,21 @@ class Solid:
 def make_solid(
     mesh: Mesh,
     texels: np.ndarray,
-    places: np.ndarray,
+    coordinates: np.ndarray,
     columns: int,
     footprint: tuple[float, float] = (0.0, 0.0),
     rays: int = 24,
 ) -> Solid:
-    """Add how much of the sky every corner sees."""
+    """Make a solid of a mesh and its texture; `rays` at each corner find the ambient occlusion, 0 for none."""
     ambient_occlusion = _ambient_occlusion(mesh, rays) if rays else np.ones(mesh.corners.shape[:2], np.float32)
-    attributes = np.concatenate([mesh.normals, ambient_occlusion[..., None], places], axis=-1).astype(np.float32)
+    attributes = np.concatenate([mesh.normals, ambient_occlusion[..., None], coordinates], axis=-1).astype(np.float32)
     flat = mesh.corners.reshape(-1, 3)
     corners = np.ascontiguousarray(mesh.corners, np.float32)
     return Solid(corners, attributes, np.ascontiguousarray(texels), columns, flat.min(0), flat.max(0), footprint)
 
 
-def build_solid(identity: Identity) -> tuple[Solid, Body]:
-    """The vehicle in its own coordinates."""
-    body = build_body(identity.model.kind, identity.model.shape)
-    swatches = Swatches()
-    mesh = fit(identity, body, swatches)
-    texels, places, columns = dress(identity, body).finish(mesh, swatches.as_array())
-    return make_solid(mesh, texels, places, columns, (body.length / 2, body.width / 2)), body
-
-
 def _ambient_occlusion(mesh: Mesh, rays: int) -> np.ndarray:
-    """Share of the directions above each corner's surface, weighted by cosine, in which nothing is near."""
+    """Return `(T, 3)`: the share of the directions above each corner, weighted by cosine, that hit no other surface."""
     index = np.arange(rays) + 0.5
     angle, radius = index * 2.399963, np.sqrt(index / rays)
     fan = np.stack([radius * np.cos(angle), radius * np.sin(angle), np.sqrt(1 - radius**2)], -1).astype(np.float32)
@@ -98,13 +86,13 @@ def _ambient_occlusion(mesh: Mesh, rays: int) -> np.ndarray:
     _, first, inverse = np.unique(
         keys @ np.array([1, 7919, 104729, 1299709, 15485863, 32452843]), return_index=True, return_inverse=True
     )
-    place, normal = points[first, :3], points[first, 3:]
+    origin, normal = points[first, :3], points[first, 3:]
     side = np.cross(normal, np.where(np.abs(normal[:, 2:]) < 0.9, [[0, 0, 1]], [[1, 0, 0]]))
     side /= np.linalg.norm(side, axis=1, keepdims=True)
     up = np.cross(normal, side)
     directions = fan[:, 0, None, None] * side + fan[:, 1, None, None] * up + fan[:, 2, None, None] * normal
     # a little inwards along the surface, or edges would see into themselves
-    origins = np.broadcast_to(place + normal * 0.02, directions.shape)
+    origins = np.broadcast_to(origin + normal * 0.02, directions.shape)
     scene = EmbreeScene()
     TriangleMesh(scene, np.ascontiguousarray(mesh.corners, np.float32))
     free = scene.run(
@@ -118,15 +106,14 @@ def _ambient_occlusion(mesh: Mesh, rays: int) -> np.ndarray:
 
 @dataclass
 class Hits:
-    """What rays met; N of them met a solid.
+    """What rays hit; N of them hit a solid.
 
     Attributes:
         rays: `(N,)` indices of the rays.
-        points: `(N, 3)` float32.
-        normals: `(3, N)` float32, unit length.
-        ambient_occlusion: `(N,)` float32.
-        texels: `(N, 4)` uint8.
-        solids: `(N,)` which solid, in the order given.
+        points: `(N, 3)` float32, meters.
+        normals: `(3, N)` float32 of unit length.
+        ambient_occlusion: `(N,)` float32, 1 = open sky.
+        texels: `(N, 4)` uint8: red, green, blue, material.
     """
 
     rays: np.ndarray
@@ -134,7 +121,6 @@ class Hits:
     normals: np.ndarray
     ambient_occlusion: np.ndarray
     texels: np.ndarray
-    solids: np.ndarray
 
 
 class Scene:
@@ -143,7 +129,7 @@ class Scene:
     def __init__(self, solids: Sequence[Solid]) -> None:
         self.solids = list(solids)
         corners = np.concatenate([s.corners for s in solids])
-        # corner by corner, planes of normal, ambient_occlusion, column, row: long rows are what numpy is quick at
+        # planes of normal, ambient occlusion, column and row of each corner: numpy is fast on long rows
         self._planes = np.concatenate([s.attributes.reshape(-1, 18).T for s in solids], axis=1)
         self._texels = np.concatenate([s.texels for s in solids]).view(np.uint32).ravel()
         self._columns = np.array([s.columns for s in solids], np.int32)
@@ -153,13 +139,13 @@ class Scene:
         TriangleMesh(self._scene, np.ascontiguousarray(corners))
 
     def trace(self, origin: np.ndarray, directions: np.ndarray) -> Hits:
-        """The nearest triangles above the ground.
+        """Find what rays hit first.
 
         Args:
-            origin: `(3,)` of all rays.
-            directions: `(R, 3)` float32.
+            origin: `(3,)` origin of all rays.
+            directions: `(R, 3)` float32, unit length.
         """
-        rays, triangles, u, v, distance = self._meet(origin, directions)
+        rays, triangles, u, v, distance = self.intersect(origin, directions)
         mixed = np.take(self._planes, triangles, axis=1)
         first, second, third = mixed[:6], mixed[6:12], mixed[12:]
         first *= 1 - u - v
@@ -172,14 +158,15 @@ class Scene:
         points = directions[rays] * distance[:, None] + origin.astype(np.float32)
         owner = self._owner[triangles]
         index = first[5].astype(np.int32) * self._columns[owner] + first[4].astype(np.int32) + self._starts[owner]
-        return Hits(rays, points, normals, first[3], self._texels[index].view(np.uint8).reshape(-1, 4), owner)
+        return Hits(rays, points, normals, first[3], self._texels[index].view(np.uint8).reshape(-1, 4))
 
-    def count(self, origin: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Only which rays meet a solid, and which one."""
-        rays, triangles, *_ = self._meet(origin, directions)
+    def find_solids(self, origin: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Find which of `(R, 3)` rays hit a solid, and which solid: `(N,)` indices of rays and of solids."""
+        rays, triangles, *_ = self.intersect(origin, directions)
         return rays, self._owner[triangles]
 
-    def _meet(self, origin: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, ...]:
+    def intersect(self, origin: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Find hits without shading: `(N,)` indices of rays, indices of triangles, u, v and distances in meters."""
         origins = np.empty_like(directions)
         origins[:] = origin
         found = self._scene.run(origins, directions, output=1)
@@ -187,11 +174,11 @@ class Scene:
         return rays, found['primID'][rays], found['u'][rays], found['v'][rays], found['tfar'][rays]
 
     def sunlit(self, points: np.ndarray, normals: np.ndarray | None, towards: np.ndarray) -> np.ndarray:
-        """1 where nothing lies between a point and the sun, else 0.
+        """Return 1 where nothing lies between a point and the sun, else 0: `(N,)` float32.
 
         Args:
-            points: `(N, 3)` float32.
-            normals: `(3, N)` of the surfaces there, or None on the ground.
+            points: `(N, 3)` float32, meters.
+            normals: `(3, N)` normals of the surfaces there, or None on the ground.
             towards: `(N, 3)` float32 directions to the sun.
         """
         origins = points + (_NUDGE * normals.T if normals is not None else np.array([0, 0, _NUDGE], np.float32))

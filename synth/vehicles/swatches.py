@@ -1,4 +1,4 @@
-"""Plain colors of small parts, and the materials that light knows."""
+"""Plain colors of small parts, and materials."""
 
 from __future__ import annotations
 
@@ -6,21 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = [
-    'BODY',
-    'CHROME',
-    'DARK',
-    'GLASS',
-    'LAMP',
-    'MATERIALS',
-    'MATT',
-    'METALLIC',
-    'PAINT',
-    'RIM',
-    'TIRE',
-    'TRIM',
-    'Swatches',
-]
+__all__ = ['BODY', 'DARK', 'RIM', 'TIRE', 'TRIM', 'Swatches']
+__all__ += ['CHROME', 'GLASS', 'LAMP', 'MATERIALS', 'MATT', 'METALLIC', 'PAINT']
 
 # indices of plain colors; more are added by `Swatches.add`
 TIRE, RIM, TRIM, DARK, BODY = range(5)
@@ -30,13 +17,13 @@ MATT, PAINT, METALLIC, GLASS, CHROME, LAMP = range(6)
 
 
 class _Material(NamedTuple):
-    """How light meets it.
+    """How a material reflects light.
 
     Attributes:
-        facing: share of light that is mirrored when seen from straight ahead.
+        facing: share of light that is reflected when seen at a right angle.
         diffuse: weight of scattered light.
         flakes: weight of the wide, colored gloss of metallic paint.
-        clarity: sharpness of the mirror image, 0..1.
+        clarity: sharpness of reflections, 0..1.
     """
 
     facing: float
@@ -69,13 +56,14 @@ class Swatches:
         ]
 
     def add(self, rgb: tuple[int, int, int], material: int = MATT) -> int:
-        """Index of a new color."""
+        """Add a color; returns its index."""
         self._colors.append((*rgb, material))
         return len(self._colors) - 1
 
     def set(self, index: int, rgb: tuple[int, int, int], material: int) -> None:
+        """Replace the color of an index."""
         self._colors[index] = (*rgb, material)
 
     def as_array(self) -> np.ndarray:
-        """`(N, 4)` uint8: red, green, blue, material."""
+        """Return `(N, 4)` uint8: red, green, blue, material."""
         return np.array(self._colors, np.uint8)

@@ -1,4 +1,4 @@
-"""Flights: one camera over one place in one light; many vehicles are seen by each."""
+"""Flights: one camera over one place in one light, which sees many vehicles."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 from timm_dpa.train.data.sensor import Sensor, draw_sensor
 
 from ..render.shading import LINEAR, Light
+from ..vehicles.colors import as_rgb
 from .ground import PLACES, Place
-from .skies import sample_sky
+from .sky import sample_sky
 
 __all__ = ['Flight', 'sample_flight']
 
@@ -22,16 +23,16 @@ class Flight:
     """What the images of one camera share.
 
     Attributes:
-        number: of the camera, from 1.
-        height: above the ground, meters.
-        pitch: of the lines of sight below the horizon, degrees.
-        lens: angle from the axis of the camera to the corner of its picture, degrees.
+        number: number of the camera, from 1.
+        height: height above the ground, meters.
+        pitch: angle of the lines of sight below the horizon, degrees.
+        lens: angle from the axis of the camera to the corner of its image, degrees.
         weather: a key of `_WEATHER`.
-        sun_height: of the sun above the horizon, degrees.
-        scale: long side of a crop of a car of 4.6 m, as share of the range of sizes, on a logarithmic scale.
+        sun_height: height of the sun above the horizon, degrees.
+        scale: size of a crop of a car of 4.6 m: position in the range of sizes, 0..1, on a logarithmic scale.
         place: look of the ground.
-        light: in coordinates of the place.
-        exposure: factor.
+        light: light in coordinates of the place.
+        exposure: factor on all radiance.
         sensor: camera and air.
     """
 
@@ -49,7 +50,13 @@ class Flight:
 
 
 def sample_flight(seed: int, number: int, strength: float = 1.0) -> Flight:
-    """The flight of that number; the same arguments give the same flight."""
+    """Sample the flight of that number; the same arguments give the same flight.
+
+    Args:
+        seed: seed of the data set.
+        number: number of the flight.
+        strength: strength of the degradation by camera and air; 0 is a perfect camera.
+    """
     rng = np.random.default_rng([seed, number, 22])
     weather = str(rng.choice(list(_WEATHER), p=list(_WEATHER.values())))
     sun_height = float(rng.uniform(18, 68))
@@ -71,12 +78,10 @@ def sample_flight(seed: int, number: int, strength: float = 1.0) -> Flight:
 
 
 def _sample_place(rng: np.random.Generator, number: int, low: bool) -> Place:
-    kind = (
-        PLACES[number % len(PLACES)]
-        if rng.uniform() < 0.5
-        else str(rng.choice(PLACES, p=[0.3, 0.25, 0.12, 0.1, 0.05, 0.18]))
-    )
-    if low and rng.uniform() < 0.8:  # from bridges and along roads
+    kind = PLACES[number % len(PLACES)]
+    if rng.uniform() >= 0.5:
+        kind = str(rng.choice(PLACES, p=[0.3, 0.25, 0.12, 0.1, 0.05, 0.18]))
+    if low and rng.uniform() < 0.8:  # as seen along roads and from bridges
         kind = str(rng.choice(['road', 'crossing', 'street'], p=[0.7, 0.2, 0.1]))
     if kind == 'gravel':
         base = np.array([148, 138, 120]) * rng.uniform(0.8, 1.1)
@@ -89,8 +94,8 @@ def _sample_place(rng: np.random.Generator, number: int, low: bool) -> Place:
     beside = green if rng.uniform() < 0.7 else bare
     return Place(
         kind,
-        tuple(int(v) for v in np.clip(base, 50, 200)),
-        tuple(int(v) for v in np.clip(beside, 30, 200)),
+        as_rgb(base, 50, 200),
+        as_rgb(beside, 30, 200),
         lane=float(rng.uniform(2.4, 2.8) if kind == 'parking' else rng.uniform(3.0, 3.7)),
         lanes=1 if kind == 'street' else int(rng.integers(1, 4)),
         paint=float(rng.uniform(0.1, 1.0)),
@@ -118,11 +123,15 @@ def _sample_light(rng: np.random.Generator, weather: str, height: float) -> Ligh
     factor = share / level.mean()
     zenith, horizon = zenith * factor, horizon * factor
     level = level * factor
-    # white in full light stays white, so the sun takes what the sky leaves
+    # white in full light stays white, so the sun gives what the sky does not
     sunlight = np.clip(1 - level, 0, None) / sun[2] if weather != 'overcast' else np.zeros(3)
     around = LINEAR[int(rng.uniform(85, 125))]
+    sun, sunlight, zenith, horizon = (v.astype(np.float32) for v in (sun, sunlight, zenith, horizon))
     return Light(
-        *(v.astype(np.float32) for v in (sun, sunlight, zenith, horizon)),
+        sun,
+        sunlight,
+        zenith,
+        horizon,
         ground=np.full(3, around, np.float32),
         angular_radius=float({'clear': 0.012, 'hazy': 0.04, 'broken': 0.03, 'overcast': 0.1}[weather]),
         surroundings=sample_sky(rng, weather, sun, zenith, horizon),

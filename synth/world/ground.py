@@ -1,7 +1,7 @@
-"""Ground: a place seen from above, drawn anew for the piece that an image shows.
+"""The ground: a place seen from above, drawn for the part that an image shows.
 
-Coordinates of the place in meters: roads run along x. A place is an endless pattern, so that any point of it can be
-looked at.
+Coordinates of the place are in meters, and roads run along x. A place is an endless pattern, so any part of it can be
+drawn.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Place:
         kind: one of `PLACES`, or of `TRACK_PLACES`.
         base: sRGB of the surface.
         beside: sRGB of what lies beside the road.
-        lane: width of lanes or bays in meters.
-        lanes: to each side of the middle line.
+        lane: width of lanes or bays, meters.
+        lanes: number of lanes on each side of the middle line.
         paint: brightness of markings, 0..1.
-        rough: strength of patches and stains.
-        seed: of its pattern.
-        radius: of the middle of the road in meters, where it is a ring around the origin.
+        rough: strength of patches and stains, 0..1.
+        seed: seed of its pattern.
+        radius: radius of the middle of the road, meters, where it is a ring around the origin; otherwise 0.
     """
 
     kind: str
@@ -47,12 +47,12 @@ class Place:
 
     @property
     def circular(self) -> bool:
-        """Whether it is a roundabout, and no bend."""
+        """Whether the ring is a roundabout; otherwise it is a bend."""
         return 0 < self.radius < 25
 
 
 class _Pen:
-    """Draws in meters of a place on the image of a patch."""
+    """Draws on the image of a patch in meters of its place."""
 
     def __init__(self, image: Image.Image, low: np.ndarray, texel: float) -> None:
         self._pen, self._size, self._low, self._texel = ImageDraw.Draw(image), image.size, low, texel
@@ -67,13 +67,13 @@ class _Pen:
         self._pen.ellipse((a - r, b - r, a + r, b + r), fill=color)
 
     def polygon(self, points: np.ndarray, color: tuple[int, ...]) -> None:
-        """`(N, 2)` corners."""
+        """Fill a polygon of `(N, 2)` corners."""
         flat = (points - self._low) / self._texel
         if (flat.min(0) <= self._size).all() and (flat.max(0) >= 0).all():
             self._pen.polygon([tuple(p) for p in flat], fill=color)
 
     def blot(self, x: float, y: float, rx: float, ry: float, color: tuple[int, ...], *, round_: bool) -> None:
-        """A stain: an ellipse, or a repair three times as long as it is wide."""
+        """Draw a stain: an ellipse, or a repair that is three times as long as it is wide."""
         (x, y), rx, ry = (np.array([x, y]) - self._low) / self._texel, rx / self._texel, ry / self._texel
         if round_:
             self._pen.ellipse((x - rx, y - ry, x + rx, y + ry), fill=color)
@@ -84,17 +84,17 @@ class _Pen:
 def draw_patch(
     place: Place, low: np.ndarray, high: np.ndarray, texel: float, rng: np.random.Generator, *, steady: bool = False
 ) -> np.ndarray:
-    """The ground between two corners.
+    """Draw the ground between two corners.
 
     Args:
         place: what to draw.
         low, high: `(2,)` meters in coordinates of the place.
-        texel: meters.
-        rng: for what differs between two visits: grain, and stains unless `steady`.
-        steady: stains and the unevenness of the surface belong to the place.
+        texel: side of a texel, meters.
+        rng: generator of what differs between two visits: grain, and stains unless `steady`.
+        steady: whether stains and the unevenness of the surface belong to the place.
 
     Returns:
-        `(H, W, 3)` float32, linear reflectance; rows along y upwards, columns along x.
+        `(H, W, 3)` float32 linear reflectance; rows run along y upward, columns along x.
     """
     width, height = (max(2, int(np.ceil(v))) for v in (high - low) / texel)
     image = Image.new('RGB', (width, height), place.base)
@@ -102,13 +102,13 @@ def draw_patch(
     _PATTERNS[place.kind](place, low, high, pen)
     own = np.random.default_rng([place.seed, 35]) if steady else rng
     if steady:
-        _lasting_stains(place, low, high, pen)
+        _steady_stains(place, low, high, pen)
     else:
         _wear(place, ImageDraw.Draw(image), low, high, texel, rng)
     drawn = np.asarray(image)
     pixels = LINEAR[drawn]
     fine = rng.standard_normal((height, width), np.float32)
-    # what is beside the road is grass or soil; how rough all of it looks differs with the sun and the camera
+    # grass or soil beside the road; how rough all of it looks differs with the sun and the camera
     loose = (drawn == np.array(place.beside, np.uint8)).all(-1) if place.kind != 'gravel' else np.float32(1)
     strength = np.exp(own.normal(0, 0.4, 4))
     pixels *= (1 + (0.07 * (1 + place.rough) * strength[0] + 0.16 * strength[1] * loose) * fine)[..., None]
@@ -116,7 +116,7 @@ def draw_patch(
         if size < 1.5 * texel:
             continue
         if steady:
-            cloud = _lasting_cloud(place.seed, low, texel, (height, width), size)
+            cloud = _steady_cloud(place.seed, low, texel, (height, width), size)
         else:
             cells = (max(2, int((high[0] - low[0]) / size) + 2), max(2, int((high[1] - low[1]) / size) + 2))
             coarse = Image.fromarray(rng.standard_normal((cells[1], cells[0]), np.float32))
@@ -125,9 +125,9 @@ def draw_patch(
     return np.maximum(pixels, 0.003)
 
 
-def _lasting_stains(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
-    """Oil and repairs, those of a square of 4 m by its place."""
-    far = 1 << 20  # squares have no negative numbers
+def _steady_stains(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
+    """Draw oil and repairs that belong to the place; those of a square of 4 m follow from its coordinates."""
+    far = 1 << 20  # entropy must not be negative
     first, last = (np.floor(v / 4).astype(int) for v in (low - 2, high + 2))
     for i in range(first[0], last[0] + 1):
         for j in range(first[1], last[1] + 1):
@@ -139,8 +139,8 @@ def _lasting_stains(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) 
                 pen.blot(x, y, rx, ry, tone, round_=rng.uniform() < 0.6)
 
 
-def _lasting_cloud(seed: int, low: np.ndarray, texel: float, shape: tuple[int, int], size: float) -> np.ndarray:
-    """`(H, W)` float32 of mean 0 and deviation below 1 that belongs to the place, over lengths of `size` meters."""
+def _steady_cloud(seed: int, low: np.ndarray, texel: float, shape: tuple[int, int], size: float) -> np.ndarray:
+    """Return `(H, W)` float32 noise of mean 0 that belongs to the place, with features of `size` meters."""
     parts = []
     for axis, count in ((1, shape[0]), (0, shape[1])):
         where = (low[axis] + (np.arange(count) + 0.5) * texel) / size
@@ -160,7 +160,7 @@ def _lasting_cloud(seed: int, low: np.ndarray, texel: float, shape: tuple[int, i
 def _wear(
     place: Place, pen: ImageDraw.ImageDraw, low: np.ndarray, high: np.ndarray, texel: float, rng: np.random.Generator
 ) -> None:
-    """Oil, repairs, joints, cracks, tracks of tires, and markings wherever they are."""
+    """Draw oil, repairs, joints, cracks, tire tracks and stray markings."""
     size = (high - low) / texel
     base = np.array(place.base)
 
@@ -171,7 +171,7 @@ def _wear(
         return rng.uniform(-0.1, 1.1, 2) * size
 
     def across(width: float, color: tuple[int, ...], shift: float = 0.0, points: int = 2) -> None:
-        """A line through the whole patch; `shift` is how far it strays, in meters a step."""
+        """Draw a line across the whole patch; `shift` is how far it strays per step, meters."""
         angle, reach = rng.uniform(0, 2 * np.pi), float(np.hypot(*size))
         way = np.array([np.cos(angle), np.sin(angle)])
         place_ = anywhere() + np.linspace(-reach, reach, points)[:, None] * way
@@ -188,7 +188,7 @@ def _wear(
         (0.3 + 0.3 * place.rough, 0.03, 0.55, 0.08, 60),  # a crack
         (0.3 * place.rough, 0.05, 0.5, 0.03, 20),  # filled with tar
         (0.25, 0.025, 0.7, 0.0, 2),  # a joint
-        (0.2, 0.2, 0.8, 0.0, 2),  # of a tire
+        (0.2, 0.2, 0.8, 0.0, 2),  # a tire track
     ):
         while rng.uniform() < chance:
             across(width, tone(share * rng.uniform(0.85, 1.15)), shift, points)
@@ -220,7 +220,7 @@ def _road(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
         curb = sorted((sign * (edge + 0.35), sign * (edge + 0.55)))
         pen.rectangle(low[0], curb[0], high[0], curb[1], _mix(place.base, (176, 174, 168), 0.7))
         pen.rectangle(low[0], sign * edge - 0.07, high[0], sign * edge + 0.07, white)
-    for lane in range(-place.lanes, place.lanes):  # where wheels run
+    for lane in range(-place.lanes, place.lanes):  # worn by wheels
         for wheel in (0.32, 0.68):
             y = (lane + wheel) * place.lane
             pen.rectangle(low[0], y - 0.25, high[0], y + 0.25, _mix(place.base, (40, 40, 42), 0.10))
@@ -253,7 +253,7 @@ def _crossing(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> Non
 
 
 def _parking(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
-    """Rows of bays along x on both sides of lanes: bays reach from 3 to 8 m and from -8 to -3 m, every 16 m."""
+    """Draw rows of bays along x on both sides of lanes: from 3 to 8 m and from -8 to -3 m, every 16 m."""
     white = _mix(place.base, (222, 222, 216), 0.35 + 0.65 * place.paint)
     for middle in _steps(low[1], high[1], 16.0):
         for x in _steps(low[0], high[0], place.lane):
@@ -276,7 +276,7 @@ def _yard(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
 
 
 def _street(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
-    """A narrow street with parked cars: pavements of slabs, then green."""
+    """Draw a narrow street with sidewalks of slabs, and green beside them."""
     edge = place.lane * place.lanes
     for sign in (-1, 1):
         a, b = sorted((sign * edge, sign * (edge + 2.2)))
@@ -298,7 +298,7 @@ def _gravel(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
 
 
 def _junction(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
-    """Two roads that cross in the origin, along x and along y."""
+    """Draw two roads that cross in the origin, along x and along y."""
     white = _mix(place.base, (226, 226, 220), 0.35 + 0.65 * place.paint)
     edge, corner = place.lane * place.lanes, 3.0
     stone = _mix(place.base, (176, 174, 168), 0.7)
@@ -306,19 +306,18 @@ def _junction(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> Non
         for sy in (-1, 1):
             for inset, color in ((0.0, stone), (0.2, place.beside)):
                 near, radius = edge + inset, corner
-                x, y = sorted((sx * near, sx * 80)), sorted((sy * (near + radius), sy * 80))
-                pen.rectangle(x[0], y[0], x[1], y[1], color)
-                x, y = sorted((sx * (near + radius), sx * 80)), sorted((sy * near, sy * 80))
-                pen.rectangle(x[0], y[0], x[1], y[1], color)
+                for free in ((near, near + radius), (near + radius, near)):
+                    x, y = (sorted((sign * away, sign * 80)) for sign, away in zip((sx, sy), free, strict=True))
+                    pen.rectangle(x[0], y[0], x[1], y[1], color)
                 pen.disc(sx * (near + radius), sy * (near + radius), radius, color)
     stop = edge + 3
     for line in range(-place.lanes + 1, place.lanes):
         for sign in (-1, 1):
             for start in np.arange(stop, 80, 9 if line else 3.4):
                 a, b = sorted((sign * start, sign * (start + 3.5)))
-                y = line * place.lane
-                pen.rectangle(a, y - 0.07, b, y + 0.07, white)
-                pen.rectangle(y - 0.07, a, y + 0.07, b, white)
+                low_edge, high_edge = line * place.lane - 0.07, line * place.lane + 0.07
+                pen.rectangle(a, low_edge, b, high_edge, white)
+                pen.rectangle(low_edge, a, high_edge, b, white)
     for sign in (-1, 1):
         a, b = sorted((sign * stop, sign * (stop + 0.4)))
         side = sorted((0.0, sign * edge))
@@ -328,7 +327,7 @@ def _junction(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> Non
 
 
 def _ring(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
-    """A roundabout around the origin, or a bend where its radius is large, with some roads that end in it."""
+    """Draw a roundabout around the origin with roads that end in it, or a bend if the radius is large."""
     white = _mix(place.base, (226, 226, 220), 0.35 + 0.65 * place.paint)
     stone = _mix(place.base, (176, 174, 168), 0.7)
     half = place.lane * place.lanes / 2
@@ -345,13 +344,13 @@ def _ring(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
             np.array([ahead * a + side * b for a, b in ((outer + 1.2, 1.1), (outer + 9, 0), (outer + 1.2, -1.1))]),
             stone,
         )
-        for step in np.arange(0.4, place.lane - 0.3, 1.0):  # give way
+        for step in np.arange(0.4, place.lane - 0.3, 1.0):  # yield lines
             corners = ((0.3, step), (0.3, step + 0.6), (0.7, step + 0.6), (0.7, step))
             pen.polygon(np.array([ahead * (outer + a) + side * b for a, b in corners]), white)
     pen.disc(0, 0, outer + 0.3, stone if not arms else place.base)
     pen.disc(0, 0, outer, white if not arms else place.base)
     pen.disc(0, 0, outer - 0.15, place.base)
-    for lane in range(place.lanes):  # where wheels run
+    for lane in range(place.lanes):  # worn by wheels
         for wheel in (0.32, 0.68):
             r = outer - (lane + wheel) * place.lane
             pen.disc(0, 0, r + 0.25, _mix(place.base, (40, 40, 42), 0.10))
@@ -360,8 +359,8 @@ def _ring(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
         r = outer - line * place.lane
         count = max(8, round(2 * np.pi * r / 6))
         for dash in range(count):
-            angle = (dash + np.linspace(0, 0.4, 5)) * 2 * np.pi / count
-            way = np.stack([np.cos(angle), np.sin(angle)], 1)
+            angles = (dash + np.linspace(0, 0.4, 5)) * 2 * np.pi / count
+            way = np.stack([np.cos(angles), np.sin(angles)], 1)
             pen.polygon(np.concatenate([way * (r - 0.07), way[::-1] * (r + 0.07)]), white)
     pen.disc(0, 0, inner + 0.15, white)
     pen.disc(0, 0, inner, stone)
@@ -370,14 +369,5 @@ def _ring(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
     pen.disc(0, 0, apron, place.beside)
 
 
-_PATTERNS = {
-    'road': _road,
-    'crossing': _crossing,
-    'parking': _parking,
-    'yard': _yard,
-    'street': _street,
-    'gravel': _gravel,
-    'junction': _junction,
-    'roundabout': _ring,
-    'bend': _ring,
-}
+_PATTERNS = {'road': _road, 'crossing': _crossing, 'parking': _parking, 'yard': _yard, 'street': _street}
+_PATTERNS |= {'gravel': _gravel, 'junction': _junction, 'roundabout': _ring, 'bend': _ring}

@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from timm_dpa.synth.dataset import Plan, render_stills
-from timm_dpa.synth.world.scenes import AssetCache
+from timm_dpa.synth.images import render_stills
+from timm_dpa.synth.plan import Plan
+from timm_dpa.synth.world.assets import AssetCache
 from timm_dpa.train.evaluation.metrics import evaluate
 
 PLAN = Plan(40, 12, seed=9, sizes=(40, 48), siblings=1, flights=24, test_share=0, degradation=0.5)

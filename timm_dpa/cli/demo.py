@@ -14,7 +14,7 @@ from .common import DEFAULT_MODEL, Command, model_label, model_source
 __all__ = ['COMMAND']
 
 #: modules of the extras
-_NEEDED = ('trimesh', 'embreex', 'matplotlib', 'pytorch_grad_cam')
+_NEEDED = ('embreex', 'matplotlib', 'pytorch_grad_cam')
 _SEED = '20275'  # of the demo alone, so that no model was trained on these vehicles
 _SIZES = ('72', '288')  # pixels that a person can recognise a vehicle by
 _FEWEST = 8  # images: a query of each of 6 cameras, and matches by 2

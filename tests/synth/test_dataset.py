@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from timm_dpa.cli.main import main
-from timm_dpa.synth.dataset import Plan, render_data_set
+from timm_dpa.synth.dataset import render_data_set
+from timm_dpa.synth.plan import Plan
 from timm_dpa.synth.preview import contact_sheet
 from timm_dpa.train.data.check import check_data
 from timm_dpa.train.data.datasets import load_data
@@ -224,6 +225,15 @@ class TestWrongUse:
         assert 'name a new or empty folder' in capsys.readouterr().err
         assert [path.name for path in tmp_path.iterdir()] == ['mine.txt']
 
+    def test_a_folder_of_the_time_before_clean_was_dropped(self, copied):
+        settings = json.loads((copied / 'synth.json').read_text())
+        (copied / 'synth.json').write_text(json.dumps({**settings, 'clean': False}))
+        before = listing(copied)
+        assert listing(render_data_set(copied, PLAN)) == before
+        (copied / 'synth.json').write_text(json.dumps({**settings, 'clean': True}))
+        with pytest.raises(FileExistsError, match='another clean'):
+            render_data_set(copied, PLAN)
+
     def test_of_another_version(self, copied, capsys):
         settings = json.loads((copied / 'synth.json').read_text())
         (copied / 'synth.json').write_text(json.dumps({**settings, 'version': 0}))
@@ -235,7 +245,7 @@ class TestWrongUse:
     def test_without_the_extra(self, tmp_path):
         """Training goes without; rendering says what to install."""
         code = """import sys
-sys.modules['embreex'] = sys.modules['trimesh'] = None  # cannot be imported
+sys.modules['embreex'] = None  # cannot be imported
 import timm_dpa.train.data.transforms
 from timm_dpa.cli.main import main
 sys.exit(main())"""

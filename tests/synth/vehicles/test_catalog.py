@@ -1,4 +1,4 @@
-"""Rendered identities: shares of kinds and colors, look-alikes, and what tells siblings apart."""
+"""Sampled vehicles: shares of kinds and colors, look-alikes, and what tells siblings apart."""
 
 import colorsys
 from collections import Counter
@@ -7,11 +7,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from timm_dpa.synth.dataset import Plan
+from timm_dpa.synth.plan import Plan
 from timm_dpa.synth.render.camera import aim
 from timm_dpa.synth.render.image import Setting, render
-from timm_dpa.synth.render.tracing import Scene, build_solid
-from timm_dpa.synth.vehicles.catalog import Identity, sample_identity, sample_model
+from timm_dpa.synth.render.tracing import Scene
+from timm_dpa.synth.vehicles.build import build_solid
+from timm_dpa.synth.vehicles.catalog import sample_identity, sample_model
+from timm_dpa.synth.vehicles.identity import Identity
 from timm_dpa.synth.world.flights import sample_flight
 
 #: in per cent
@@ -19,6 +21,8 @@ KINDS = {
     'sedan': 20, 'suv': 20, 'hatchback': 16.5, 'estate': 8.5, 'van': 8, 'pickup': 6, 'box_truck': 4.5, 'flatbed': 4,
     'bus': 3, 'minibus': 2.5, 'semitrailer': 2.5, 'container': 1.5, 'tipper': 1, 'skeleton': 1, 'tanker': 1,
 }  # fmt: skip
+
+
 #: of cars
 COLORS = {'white': 25, 'grey': 20, 'black': 19, 'silver': 13, 'blue': 9, 'red': 6.5, 'brown': 2.5, 'green': 2}
 

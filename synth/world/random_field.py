@@ -1,4 +1,4 @@
-"""Random fields that repeat: the stuff of clouds, leaves, stains and dirt."""
+"""Random fields that repeat, of which clouds and leaves are made."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ __all__ = ['random_field']
 
 
 def random_field(rng: np.random.Generator, size: int, coarse: float, fine: float, slope: float = 1.5) -> np.ndarray:
-    """A Gaussian field that repeats at its borders.
+    """Sample a Gaussian field that repeats at its borders.
 
     Args:
-        rng: of the field.
-        size: side of the square.
-        coarse, fine: the longest and the shortest wave in it, in texels.
-        slope: how fast the strength of waves falls with their frequency.
+        rng: generator of the field.
+        size: side of the square, in texels.
+        coarse, fine: longest and shortest wavelength, in texels.
+        slope: exponent by which the amplitude of waves falls with their frequency.
 
     Returns:
         `(size, size)` float32 of mean 0 and standard deviation 1.

@@ -1,4 +1,4 @@
-"""Where tracks are filmed: a flight over a roundabout, a bend or a junction, and what throws shadows there."""
+"""Clips: flights over a roundabout, a bend or a junction, and what casts shadows there."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..render.image import Wall
-from .flights import Flight, sample_flight
+from ..flights import Flight, sample_flight
+from ..occluders.wall import Wall
 
-__all__ = ['Caster', 'Clip', 'sample_clip']
+__all__ = ['Clip', 'Occluder', 'sample_clip']
 
-#: how many different ones there are of each kind
+#: kind -> number of different solids
 _KINDS = {'palm': 8, 'tree': 8, 'pole': 4}
 
 
 @dataclass(frozen=True)
-class Caster:
-    """Something upright of a place.
+class Occluder:
+    """Something upright that stands in a place.
 
     Attributes:
         kind: `'tree'`, `'palm'` or `'pole'`.
-        index: which one of these.
-        x, y, turn: where it stands and how it is turned, in coordinates of the place, meters and radians.
+        index: number of the solid among those of its kind.
+        x, y, turn: position and rotation in coordinates of the place, meters and radians.
     """
 
     kind: str
@@ -38,19 +38,19 @@ class Clip:
 
     Attributes:
         flight: place, weather and camera; its pitch is that of the camera's axis.
-        casters: that stand in the place.
-        wall: in coordinates of the place, or None.
-        azimuth: of the camera's upper edge, radians counterclockwise from the place's x axis.
+        occluders: trees, palms and poles that stand in the place.
+        wall: wall in coordinates of the place, or None.
+        azimuth: direction of the camera's upper edge, radians counterclockwise from the place's x axis.
     """
 
     flight: Flight
-    casters: tuple[Caster, ...]
+    occluders: tuple[Occluder, ...]
     wall: Wall | None
     azimuth: float
 
 
 def sample_clip(seed: int, number: int, strength: float = 1.0) -> Clip:
-    """The place of a flight in which vehicles turn; the same arguments give the same one."""
+    """Sample a flight over a place where vehicles turn; arguments as of `sample_flight`."""
     rng = np.random.default_rng([seed, number, 35])
     flight = sample_flight(seed, number, strength)
     kind = str(rng.choice(['roundabout', 'bend', 'junction'], p=[0.6, 0.17, 0.23]))
@@ -60,11 +60,11 @@ def sample_clip(seed: int, number: int, strength: float = 1.0) -> Clip:
     pitch = rng.uniform(83, 90) if tilt < 0.75 else rng.uniform(68, 83) if tilt < 0.9 else rng.uniform(50, 68)
     place = replace(flight.place, kind=kind, lanes=lanes, lane=float(rng.uniform(3.3, 4.4)), radius=float(radius))
     flight = replace(flight, place=place, pitch=float(pitch))
-    return Clip(flight, _plant(flight, rng), _raise_wall(flight, rng), float(rng.uniform(-np.pi, np.pi)))
+    return Clip(flight, _sample_occluders(flight, rng), _sample_wall(flight, rng), float(rng.uniform(-np.pi, np.pi)))
 
 
 def _on_road(flight: Flight, x: float, y: float, free: float) -> bool:
-    """Whether a point is on the road or nearer to it than `free` meters."""
+    """Return whether a point is on the road or nearer to it than `free` meters."""
     place = flight.place
     edge = place.lane * place.lanes
     if place.radius:
@@ -72,8 +72,8 @@ def _on_road(flight: Flight, x: float, y: float, free: float) -> bool:
     return min(abs(x), abs(y)) < edge + free
 
 
-def _beside_path(flight: Flight, rng: np.random.Generator) -> tuple[float, float]:
-    """A point on the road."""
+def _sample_road_point(flight: Flight, rng: np.random.Generator) -> tuple[float, float]:
+    """Sample a point on the road."""
     place = flight.place
     edge = place.lane * place.lanes
     if place.radius:
@@ -84,29 +84,28 @@ def _beside_path(flight: Flight, rng: np.random.Generator) -> tuple[float, float
     return (float(along), float(across)) if rng.uniform() < 0.5 else (float(across), float(along))
 
 
-def _plant(flight: Flight, rng: np.random.Generator) -> tuple[Caster, ...]:
-    """Trees, palms and posts beside the road, so that their shadows fall on it."""
-    casters: list[Caster] = []
+def _sample_occluders(flight: Flight, rng: np.random.Generator) -> tuple[Occluder, ...]:
+    """Sample trees, palms and poles beside the road whose shadows fall on it."""
+    occluders: list[Occluder] = []
     sun = flight.light.sun
     away = sun[:2] / max(0.3, float(sun[2]))
-    palms = rng.uniform()  # a place has the one or the other
+    palms = rng.uniform()  # most places have mainly palms or mainly trees
     for _ in range(int(rng.integers(7, 14))):
         kind = str(rng.choice(['palm', 'tree', 'pole'], p=[0.75 * palms, 0.75 * (1 - palms), 0.25]))
         free = {'palm': 0.6, 'tree': 1.2, 'pole': 0.4}[kind]
         for _ in range(20):
-            target = np.array(_beside_path(flight, rng))
+            target = np.array(_sample_road_point(flight, rng))
             x, y = target + away * rng.uniform(3.5, 7) + rng.normal(0, 0.5, 2)
-            near = any(np.hypot(x - c.x, y - c.y) < 2.5 for c in casters)
+            near = any(np.hypot(x - c.x, y - c.y) < 2.5 for c in occluders)
             if not near and not _on_road(flight, x, y, free):
-                casters.append(
-                    Caster(kind, int(rng.integers(_KINDS[kind])), float(x), float(y), float(rng.uniform(0, 6.28)))
-                )
+                index, turn = int(rng.integers(_KINDS[kind])), float(rng.uniform(0, 6.28))
+                occluders.append(Occluder(kind, index, float(x), float(y), turn))
                 break
-    return tuple(casters)
+    return tuple(occluders)
 
 
-def _raise_wall(flight: Flight, rng: np.random.Generator) -> Wall | None:
-    """A house out of sight, in one place of three, whose shadow lies on a part of the road."""
+def _sample_wall(flight: Flight, rng: np.random.Generator) -> Wall | None:
+    """Sample, in a third of the places, a house out of sight whose shadow falls on a part of the road."""
     if rng.uniform() > 0.35:
         return None
     flat = flight.light.sun[:2] / max(1e-6, float(np.linalg.norm(flight.light.sun[:2])))
@@ -115,7 +114,7 @@ def _raise_wall(flight: Flight, rng: np.random.Generator) -> Wall | None:
     place = flight.place
     half = place.radius if place.circular else place.lane * place.lanes
     distance = half + float(rng.uniform(12, 22))
-    # the edge of its shadow crosses the middle of the road's extent, more or less
+    # the edge of its shadow crosses the road near the middle of the place
     rise = float(flight.light.sun[2]) / max(0.05, float(flat @ flight.light.sun[:2]))
     height = float(np.clip((distance - rng.uniform(-0.5, 0.9) * half) * rise, 4, 40))
     along = np.array([rng.uniform(-40, -4), rng.uniform(4, 40)])

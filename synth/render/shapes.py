@@ -1,8 +1,8 @@
 """Triangle meshes: lofted bodies, boxes with rounded edges, cylinders, ellipsoids.
 
-Vehicle coordinates in meters: x forwards, y to the left, z up, the origin on the ground below the middle. Faces turn
-counter-clockwise seen from outside. Every corner of a triangle has a normal of its own, so that an edge can be
-sharp or smooth.
+Vehicle coordinates are in meters: x forward, y to the left, z up, with the origin on the ground below the middle. Faces
+are counterclockwise seen from outside. Each corner of a triangle has its own normal, so that edges can be sharp or
+smooth.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ['Mesh', 'box', 'corner_normals', 'cylinder', 'ellipsoid', 'join', 'loft', 'turned']
+__all__ = ['Mesh', 'box', 'corner_normals', 'cylinder', 'ellipsoid', 'join', 'loft']
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Mesh:
     """Triangles.
 
     Attributes:
-        corners: `(T, 3, 3)` float32, positions in meters.
-        normals: `(T, 3, 3)` float32, of unit length, outwards.
-        colors: `(T,)` int16, index of a plain color, or -1: colored by projection, see `paint`.
+        corners: `(T, 3, 3)` float32 positions, meters.
+        normals: `(T, 3, 3)` float32 outward unit normals.
+        colors: `(T,)` int16 indices of plain colors; -1 takes the color from the texture, see `Atlas`.
     """
 
     corners: np.ndarray
@@ -30,35 +30,28 @@ class Mesh:
     colors: np.ndarray
 
     def moved(self, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Mesh:
+        """Shift the mesh, in meters."""
         shift = np.array([x, y, z], np.float32)
         return Mesh(self.corners + shift, self.normals, self.colors)
 
     def mirrored(self) -> Mesh:
-        """The same on the other side of the vehicle."""
+        """Mirror the mesh to the other side of the vehicle."""
         flip = np.array([1, -1, 1], np.float32)
         return Mesh((self.corners * flip)[:, ::-1], (self.normals * flip)[:, ::-1], self.colors)
 
 
 def join(meshes: Sequence[Mesh]) -> Mesh:
+    """Join meshes into one."""
     return Mesh(*(np.concatenate([getattr(m, name) for m in meshes]) for name in ('corners', 'normals', 'colors')))
 
 
-def turned(mesh: Mesh, angle: float, axis: int = 2) -> Mesh:
-    """Rotated about an axis through the origin, radians."""
-    c, s = np.cos(angle), np.sin(angle)
-    turn = np.eye(3, dtype=np.float32)
-    i, j = (axis + 1) % 3, (axis + 2) % 3
-    turn[i, i], turn[i, j], turn[j, i], turn[j, j] = c, -s, s, c
-    return Mesh(mesh.corners @ turn.T, mesh.normals @ turn.T, mesh.colors)
-
-
 def corner_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 40.0) -> np.ndarray:
-    """Normals that are smooth across edges flatter than `crease` and sharp across the others.
+    """Compute normals that are smooth across edges flatter than `crease` and sharp across the others.
 
     Args:
         vertices: `(V, 3)`.
         faces: `(T, 3)` indices.
-        crease: degrees between two faces.
+        crease: angle between two faces, degrees.
 
     Returns:
         `(T, 3, 3)` float32 of unit length.
@@ -83,16 +76,13 @@ def corner_normals(vertices: np.ndarray, faces: np.ndarray, crease: float = 40.0
 
 
 def loft(rings: np.ndarray, color: int = -1, crease: float = 50.0) -> Mesh:
-    """A closed skin over rings that lie one behind the other and mirror themselves left to right.
+    """Build a closed skin over symmetric rings that lie one behind the other.
 
     Args:
-        rings: `(N, 2K, 3)` from the front to the rear; point k and point 2K - 1 - k of a ring are mirror images, the
+        rings: `(N, 2K, 3)` from the front to the rear; points k and 2K - 1 - k of a ring are mirror images, and the
             first is the lowest on the left.
-        color: of all triangles.
-        crease: degrees, see `corner_normals`.
-
-    Returns:
-        A mesh without holes.
+        color: color of all triangles.
+        crease: angle in degrees, see `corner_normals`.
     """
     stations, points, _ = rings.shape
     index = np.arange(stations * points).reshape(stations, points)
@@ -116,61 +106,55 @@ def _quads(vertices: np.ndarray, quads: np.ndarray, color: int, crease: float) -
 
 
 def box(low: Sequence[float], high: Sequence[float], radius: float = 0.03, color: int = -1) -> Mesh:
-    """A box with rounded edges: 108 triangles, or 12 where the radius is 0."""
-    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
-    radius = min(radius, *(0.49 * (high - low)))
-    steps = np.array([0.0, 1.0]) if radius <= 0 else np.array([0.0, 1.0, 2.0, 3.0])
-    n = len(steps)
+    """Build a box with rounded edges between two corners: 108 triangles, or 12 with radius 0; meters."""
+    start, end = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    radius = min(radius, *(0.49 * (end - start)))
+    rounded = radius > 0
+    marks = np.stack([start, start + radius, end - radius, end] if rounded else [start, end], 1)
     corners, normals = [], []
     for axis in range(3):
         for side in (0, 1):
+            grid = np.empty((marks.shape[1], marks.shape[1], 3))
             u, v = (axis + 1) % 3, (axis + 2) % 3
-            grid = np.empty((n, n, 3))
-            for along, order in ((u, np.arange(n)[:, None]), (v, np.arange(n)[None, :])):
-                places = [low[along], high[along]]
-                if n == 4:
-                    places = [low[along], low[along] + radius, high[along] - radius, high[along]]
-                grid[..., along] = np.asarray(places)[order]
-            grid[..., axis] = high[axis] if side else low[axis]
-            if radius > 0:
-                core = np.clip(grid, low + radius, high - radius)
+            grid[..., u], grid[..., v], grid[..., axis] = marks[u][:, None], marks[v], (start, end)[side][axis]
+            normal = np.zeros_like(grid)
+            normal[..., axis] = 1 if side else -1
+            if rounded:
+                core = np.clip(grid, start + radius, end - radius)
                 normal = grid - core
                 normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
                 grid = core + radius * normal
-            else:
-                normal = np.zeros_like(grid)
-                normal[..., axis] = 1 if side else -1
-            pick = [
-                (slice(None, -1), slice(None, -1)),
-                (slice(1, None), slice(None, -1)),
-                (slice(1, None), slice(1, None)),
-                (slice(None, -1), slice(1, None)),
-            ]
-            order = pick if side else pick[::-1]
-            quad = np.stack([grid[p] for p in order], -2).reshape(-1, 4, 3)
-            quad_normals = np.stack([normal[p] for p in order], -2).reshape(-1, 4, 3)
-            for triple in ([0, 1, 2], [0, 2, 3]):
-                corners.append(quad[:, triple])
-                normals.append(quad_normals[:, triple])
-    triangles = np.concatenate(corners).astype(np.float32)
-    return Mesh(triangles, np.concatenate(normals).astype(np.float32), np.full(len(triangles), color, np.int16))
+            corners.append(_triangles(grid, flipped=not side))
+            normals.append(_triangles(normal, flipped=not side))
+    return _plain_mesh(np.concatenate(corners), np.concatenate(normals), color)
+
+
+def _triangles(grid: np.ndarray, *, flipped: bool = False) -> np.ndarray:
+    """Return `(T, 3, 3)`: two triangles for each cell of an `(M, N, 3)` grid."""
+    cells = [grid[:-1, :-1], grid[1:, :-1], grid[1:, 1:], grid[:-1, 1:]]
+    quads = np.stack(cells[::-1] if flipped else cells, -2).reshape(-1, 4, 3)
+    return np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+
+
+def _plain_mesh(corners: np.ndarray, normals: np.ndarray, color: int) -> Mesh:
+    return Mesh(corners.astype(np.float32), normals.astype(np.float32), np.full(len(corners), color, np.int16))
 
 
 def cylinder(
     start: Sequence[float], end: Sequence[float], radius: float, color: int, sides: int = 10, cap: int | None = None
 ) -> Mesh:
-    """A round bar from `start` to `end`; `cap` is the color of its ends."""
-    start, end = np.asarray(start, np.float64), np.asarray(end, np.float64)
-    axis = (end - start) / np.linalg.norm(end - start)
+    """Build a round bar from `start` to `end`, in meters; `cap` is the color of its ends."""
+    first, last = np.asarray(start, np.float64), np.asarray(end, np.float64)
+    axis = (last - first) / np.linalg.norm(last - first)
     side = np.cross(axis, [0.0, 0.0, 1.0] if abs(axis[2]) < 0.9 else [1.0, 0.0, 0.0])
     side /= np.linalg.norm(side)
     up = np.cross(axis, side)
     angle = np.linspace(0, 2 * np.pi, sides + 1)[:, None]
     normal = np.cos(angle) * side + np.sin(angle) * up
-    low, high = start + radius * normal, end + radius * normal
+    low, high = first + radius * normal, last + radius * normal
     a, b, c, d = low[:-1], low[1:], high[1:], high[:-1]
     na, nb = normal[:-1], normal[1:]
-    start_ring, end_ring = np.broadcast_to(start, a.shape), np.broadcast_to(end, a.shape)
+    start_ring, end_ring = np.broadcast_to(first, a.shape), np.broadcast_to(last, a.shape)
     corners = [np.stack(t, 1) for t in ((a, b, c), (a, c, d), (start_ring, b, a), (end_ring, d, c))]
     flat = np.broadcast_to(axis, a.shape)
     normals = [np.stack(t, 1) for t in ((na, nb, nb), (na, nb, na), (-flat, -flat, -flat), (flat, flat, flat))]
@@ -180,7 +164,7 @@ def cylinder(
 
 
 def ellipsoid(center: Sequence[float], radii: Sequence[float], color: int, rows: int = 6, sides: int = 10) -> Mesh:
-    """A round lump."""
+    """Build an ellipsoid; center and radii in meters."""
     polar = np.linspace(0, np.pi, rows + 1)[:, None]
     angle = np.linspace(0, 2 * np.pi, sides + 1)[None]
     ball = np.stack([np.sin(polar) * np.cos(angle), np.sin(polar) * np.sin(angle), np.cos(polar) + 0 * angle], -1)
@@ -188,12 +172,6 @@ def ellipsoid(center: Sequence[float], radii: Sequence[float], color: int, rows:
     normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
     place = np.asarray(center) + ball * np.asarray(radii)
 
-    def quads(grid: np.ndarray) -> np.ndarray:
-        a, b, c, d = grid[:-1, :-1], grid[1:, :-1], grid[1:, 1:], grid[:-1, 1:]
-        flat = [x.reshape(-1, 3) for x in (a, b, c, d)]
-        return np.concatenate([np.stack(flat[:3], 1), np.stack([flat[0], flat[2], flat[3]], 1)])
-
-    corners, normals = quads(place), quads(normal)
+    corners, normals = _triangles(place), _triangles(normal)
     keep = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) > 1e-9
-    corners, normals = corners[keep].astype(np.float32), normals[keep].astype(np.float32)
-    return Mesh(corners, normals, np.full(len(corners), color, np.int16))
+    return _plain_mesh(corners[keep], normals[keep], color)

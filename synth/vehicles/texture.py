@@ -1,6 +1,6 @@
-"""What a body wears: windows, lamps, lines, stripes and letters, drawn once a vehicle as views from five sides.
+"""The texture of a vehicle: windows, lamps, seams, stripes and letters, drawn once a vehicle as views from five sides.
 
-A triangle takes its colors from the view that it faces; the picture is looked up at the points that rays hit, which
+A triangle takes its colors from the view that it faces. The texture is looked up at the points that rays hit, which
 costs the same however much is drawn.
 """
 
@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
-from .shapes import Mesh
+from ..render.shapes import Mesh
 
-__all__ = ['FRONT', 'LEFT', 'REAR', 'RIGHT', 'TOP', 'Atlas']
+__all__ = ['FRONT', 'LEFT', 'REAR', 'RIGHT', 'SIDES', 'TOP', 'Atlas', 'Color']
+
+Color = tuple[int, int, int, int]  # sRGB 0..255 and the index of a material
 
 TOP, LEFT, RIGHT, FRONT, REAR = range(5)
 SIDES = (LEFT, RIGHT)
@@ -23,17 +26,14 @@ _AXES = {TOP: (0, 1, 1, -1), LEFT: (0, -1, 2, -1), RIGHT: (0, 1, 2, -1), FRONT: 
 
 
 @lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.ImageFont:
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
 class Atlas:
-    """The five views of a vehicle, and its plain colors.
+    """The five views of a vehicle. All points are in meters in vehicle coordinates."""
 
-    A color is (red, green, blue, material). All places are in meters in vehicle coordinates.
-    """
-
-    def __init__(self, length: float, width: float, height: float, fill: tuple[int, int, int, int]) -> None:
+    def __init__(self, length: float, width: float, height: float, fill: Color) -> None:
         self.scale = min(110.0, 760.0 / length)  # texels a meter
         self.low = np.array([-length / 2 - 0.15, -width / 2 - 0.1, -0.02])
         self.high = np.array([length / 2 + 0.15, width / 2 + 0.1, height + 0.1])
@@ -41,52 +41,41 @@ class Atlas:
         self._pictures = {v: Image.new('RGBA', (int(size[a]), int(size[b])), fill) for v, (a, _, b, _) in _AXES.items()}
         self._pens = {view: ImageDraw.Draw(picture) for view, picture in self._pictures.items()}
         for pen in self._pens.values():
-            pen.fontmode = '1'  # a mixture of two materials is none
+            pen.fontmode = '1'  # blending two materials gives none
 
-    def _place(self, view: int, points: np.ndarray) -> np.ndarray:
+    def _project(self, view: int, points: ArrayLike) -> np.ndarray:
+        """Project `(..., 3)` points to `(..., 2)` column and row in a view."""
+        at = np.asarray(points, np.float64)
         a, right, b, _ = _AXES[view]
-        column = points[..., a] - self.low[a] if right > 0 else self.high[a] - points[..., a]
-        return np.stack([column, self.high[b] - points[..., b]], -1) * self.scale
+        column = at[..., a] - self.low[a] if right > 0 else self.high[a] - at[..., a]
+        return np.stack([column, self.high[b] - at[..., b]], -1) * self.scale
 
-    def polygon(self, views: Sequence[int] | int, points: Sequence, color: tuple[int, int, int, int]) -> None:
-        """A filled polygon of (x, y, z); each view leaves out what it looks along."""
-        for view in [views] if isinstance(views, int) else views:
-            flat = self._place(view, np.asarray(points, np.float64))
-            self._pens[view].polygon([tuple(p) for p in flat], fill=color)
+    def polygon(self, views: Sequence[int] | int, points: ArrayLike, color: Color) -> None:
+        """Fill a polygon of (x, y, z); each view leaves out the axis along which it looks."""
+        for view in _listed(views):
+            self._pens[view].polygon([tuple(p) for p in self._project(view, points)], fill=color)
 
-    def rectangle(
-        self, views: Sequence[int] | int, low: Sequence[float], high: Sequence[float], color: tuple[int, int, int, int]
-    ) -> None:
-        """What lies in a block, in each view."""
-        for view in [views] if isinstance(views, int) else views:
-            (x0, y0), (x1, y1) = self._place(view, np.array([low, high], np.float64))
+    def rectangle(self, views: Sequence[int] | int, low: Sequence[float], high: Sequence[float], color: Color) -> None:
+        """Fill what lies in a block between two corners, in each view."""
+        for view in _listed(views):
+            (x0, y0), (x1, y1) = self._project(view, [low, high])
             self._pens[view].rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), fill=color)
 
-    def line(
-        self, views: Sequence[int] | int, points: Sequence, color: tuple[int, int, int, int], width: float = 0.012
-    ) -> None:
-        for view in [views] if isinstance(views, int) else views:
-            flat = self._place(view, np.asarray(points, np.float64))
-            self._pens[view].line([tuple(p) for p in flat], fill=color, width=max(1, round(width * self.scale)))
+    def line(self, views: Sequence[int] | int, points: ArrayLike, color: Color, width: float = 0.012) -> None:
+        """Draw a line through points; `width` in meters."""
+        for view in _listed(views):
+            flat = [tuple(p) for p in self._project(view, points)]
+            self._pens[view].line(flat, fill=color, width=max(1, round(width * self.scale)))
 
-    def disc(
-        self, views: Sequence[int] | int, center: Sequence[float], radius: float, color: tuple[int, int, int, int]
-    ) -> None:
-        for view in [views] if isinstance(views, int) else views:
-            x, y = self._place(view, np.asarray(center, np.float64))
-            r = radius * self.scale
+    def disc(self, views: Sequence[int] | int, center: Sequence[float], radius: float, color: Color) -> None:
+        """Fill a disc; `radius` in meters."""
+        r = radius * self.scale
+        for view in _listed(views):
+            x, y = self._project(view, center)
             self._pens[view].ellipse((x - r, y - r, x + r, y + r), fill=color)
 
-    def text(
-        self,
-        view: int,
-        center: Sequence[float],
-        text: str,
-        height: float,
-        color: tuple[int, int, int, int],
-        turn: int = 0,
-    ) -> None:
-        """Letters of that height in meters; `turn` quarter turns counterclockwise."""
+    def text(self, view: int, center: Sequence[float], text: str, height: float, color: Color, turn: int = 0) -> None:
+        """Write letters of `height` meters; `turn` quarter turns counterclockwise."""
         font = _font(max(6, round(height * self.scale * 1.35)))
         left, top, right, bottom = font.getbbox(text)
         mask = Image.new('1', (max(1, int(right - left)), max(1, int(bottom - top))))
@@ -94,11 +83,18 @@ class Atlas:
         pen.fontmode = '1'
         pen.text((-left, -top), text, fill=1, font=font)
         mask = mask.rotate(90 * turn, expand=True)
-        x, y = self._place(view, np.asarray(center, np.float64))
+        x, y = self._project(view, center)
         self._pictures[view].paste(color, (round(x - mask.width / 2), round(y - mask.height / 2)), mask)
 
     def spots(self, rng: np.random.Generator, amount: float, tone: tuple[int, int, int], fade: float = 0.0) -> None:
-        """Dirt: clouds of another color, more of it low down; `fade` is how far the paint's brightness drifts."""
+        """Paint clouds of dirt, more of it low down.
+
+        Args:
+            rng: generator of the clouds.
+            amount: share of the dirt, from 0.
+            tone: its color, sRGB 0..255.
+            fade: standard deviation by which the brightness of the paint varies, relative to it.
+        """
         for view, picture in self._pictures.items():
             pixels = np.array(picture)
             rows, columns = pixels.shape[:2]
@@ -111,14 +107,15 @@ class Atlas:
             picture.paste(Image.fromarray(pixels))
 
     def finish(self, mesh: Mesh, swatches: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-        """Lay the views out in one picture.
+        """Lay out the views in one texture.
 
         Args:
-            mesh: where `colors` is -1, a triangle takes the view that it faces.
+            mesh: a triangle with color -1 takes the view that it faces; other colors are indices of `swatches`.
             swatches: `(N, 4)` uint8, plain colors.
 
         Returns:
-            `(R * C, 4)` uint8 texels; `(T, 3, 2)` float32 column and row of each corner; number of columns C.
+            `(R * C, 4)` uint8 texels; `(T, 3, 2)` float32 texture coordinates (column, row) of each corner; and the
+            number of columns C.
         """
         columns = max(max(p.width for p in self._pictures.values()), len(swatches))
         first = np.zeros((1, columns, 4), np.uint8)
@@ -138,12 +135,15 @@ class Atlas:
         facing = np.where(
             z > 0.5, TOP, np.where(np.abs(y) >= np.abs(x), np.where(y > 0, LEFT, RIGHT), np.where(x > 0, FRONT, REAR))
         )
-        places = np.zeros((len(corners), 3, 2), np.float32)
+        coordinates = np.zeros((len(corners), 3, 2), np.float32)
         for view, picture in self._pictures.items():
             mine = (mesh.colors < 0) & (facing == view)
-            flat = self._place(view, corners[mine])
-            flat = np.clip(flat, 0.5, [picture.width - 0.5, picture.height - 0.5])
-            places[mine] = flat + np.array([0, offsets[view]])
+            flat = np.clip(self._project(view, corners[mine]), 0.5, [picture.width - 0.5, picture.height - 0.5])
+            coordinates[mine] = flat + np.array([0, offsets[view]])
         plain = mesh.colors >= 0
-        places[plain] = (mesh.colors[plain][:, None, None] * [1, 0] + 0.5).astype(np.float32)
-        return np.concatenate(rows).reshape(-1, 4), places, columns
+        coordinates[plain] = (mesh.colors[plain][:, None, None] * [1, 0] + 0.5).astype(np.float32)
+        return np.concatenate(rows).reshape(-1, 4), coordinates, columns
+
+
+def _listed(views: Sequence[int] | int) -> Sequence[int]:
+    return [views] if isinstance(views, int) else views

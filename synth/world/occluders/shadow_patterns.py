@@ -1,8 +1,8 @@
-"""Shadows that fall across vehicles: of leaves, branches, palms, railings, cables and poles out of sight.
+"""Patterns of shadow that fall on vehicles: of leaves, branches, palms, railings, cables and poles out of sight.
 
-A caster is no mesh. It is a level pattern at some height above the place, and upright poles; how much sun is left at a
-point is looked up where the line from the point to the sun passes the pattern. So it is fixed in the place: it slides
-over a vehicle that moves.
+A pattern is no mesh. It is a level tile at some height above the place, with bars and upright poles. How much sun is
+left at a point is looked up where the line from the point to the sun passes the tile. So a pattern is fixed in the
+place: it slides over a vehicle that moves.
 """
 
 from __future__ import annotations
@@ -13,30 +13,31 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .fields import random_field
+from ..random_field import random_field
 
-__all__ = ['CASTERS', 'Caster', 'sample_shadow_pattern']
+__all__ = ['PATTERNS', 'ShadowPattern', 'sample_shadow_pattern']
 
 #: kind -> share
-CASTERS = {'leaves': 0.34, 'palms': 0.26, 'branches': 0.14, 'bars': 0.14, 'poles': 0.12}
-_SIZE = 512  # texels of a side
-_TILE = 16.0  # meters of a side
-_PALETTE = 12  # patterns of each kind
+PATTERNS = {'leaves': 0.34, 'palms': 0.26, 'branches': 0.14, 'bars': 0.14, 'poles': 0.12}
+_SIZE = 512  # side of a tile in texels
+_TILE = 16.0  # side of a tile in meters
+_VARIANTS = 12  # tiles of each kind
 
 
 @dataclass(frozen=True)
-class Caster:
-    """What keeps a part of the sun off.
+class ShadowPattern:
+    """Something that shades a part of the place.
 
     Attributes:
-        kind: a key of `CASTERS`.
-        tile: `(S, S)` uint8, sun that is left, 255 for all; repeats. Rows along y of the place. Or None.
-        offset: `(x, y)` meters of the tile's corner in coordinates of the place.
-        scale: texels a meter.
-        height: of the pattern above the ground, meters.
-        bars: `(K, 5)`: unit normal x and y, distance of its middle from the origin of the place along it, half width,
-            angular_radius; meters. Level bars at the same height that have no end.
-        poles: `(K, 4)`: x, y, radius, height; meters.
+        kind: a key of `PATTERNS`.
+        tile: `(S, S)` uint8 share of the sun that is left, 255 for all, or None. Rows run along y of the place, and
+            the tile repeats.
+        offset: `(x, y)` of the tile's corner in coordinates of the place, meters.
+        scale: texels per meter.
+        height: height of tile and bars above the ground, meters.
+        bars: `(K, 5)` level bars without ends: unit normal x and y, distance of the bar's middle from the origin of
+            the place along it, half width, width of the soft edge; meters.
+        poles: `(K, 4)` upright poles: x, y, radius, height; meters.
     """
 
     kind: str
@@ -48,15 +49,15 @@ class Caster:
     poles: np.ndarray
 
     def sun_left(self, points: np.ndarray, sun: np.ndarray, spot: tuple[float, float, float]) -> np.ndarray:
-        """Share of the sun that reaches points.
+        """Return the share of the sun that reaches points.
 
         Args:
             points: `(3, N)` meters in coordinates of the scene.
-            sun: `(3,)` unit vector towards it in the same.
+            sun: `(3,)` unit vector to the sun in the same coordinates.
             spot: `(x, y, heading)` of the scene's origin in coordinates of the place.
 
         Returns:
-            `(N,)` float32, 0..1.
+            `(N,)` float32 in 0..1.
         """
         c, s = np.float32(np.cos(spot[2])), np.float32(np.sin(spot[2]))
         to_x, to_y = (np.float32(v / max(0.05, float(sun[2]))) for v in sun[:2])
@@ -87,35 +88,33 @@ class Caster:
 
 def sample_shadow_pattern(
     seed: int, sun: np.ndarray, spot: tuple[float, float, float], rng: np.random.Generator, kind: str | None = None
-) -> Caster:
-    """A caster whose shadow falls on a spot, or near it.
+) -> ShadowPattern:
+    """Sample a pattern whose shadow falls on a spot, or near it.
 
     Args:
-        seed: of the patterns, of which there are few.
-        sun: `(3,)` unit vector towards it in coordinates of the place.
-        spot: `(x, y, heading)` in coordinates of the place.
-        rng: of the rest.
-        kind: a key of `CASTERS`, or None for any.
+        seed: seed of the tiles, of which there are few.
+        sun: `(3,)` unit vector to the sun in coordinates of the place.
+        spot: `(x, y, heading)` in coordinates of the place, meters and radians.
+        rng: generator of everything else.
+        kind: a key of `PATTERNS`, or None to sample it.
     """
-    kind = kind or str(rng.choice(list(CASTERS), p=list(CASTERS.values())))
+    kind = kind or str(rng.choice(list(PATTERNS), p=list(PATTERNS.values())))
     slope = np.array(sun[:2], np.float64) / max(0.05, float(sun[2]))
-    height = float(
-        {'leaves': rng.uniform(3.5, 9), 'branches': rng.uniform(3, 9), 'palms': rng.uniform(4, 9)}.get(
-            kind, rng.uniform(1.2, 7)
-        )
-    )
-    # what the sun's ray through the vehicle meets at that height
+    # a value is sampled for every kind
+    leaves, branches, palms, other = (rng.uniform(low, high) for low, high in ((3.5, 9), (3, 9), (4, 9), (1.2, 7)))
+    height = float({'leaves': leaves, 'branches': branches, 'palms': palms}.get(kind, other))
+    # where the ray from the vehicle to the sun is at that height
     middle = np.array(spot[:2]) + slope * (height - 0.8) + rng.normal(0, 0.8, 2)
     tile, offset, scale = None, (0.0, 0.0), _SIZE / _TILE
     bars, poles = np.empty((0, 5)), np.empty((0, 4))
     if kind in ('leaves', 'branches', 'palms'):
-        tile, crowns = _tile(seed, kind, int(rng.integers(_PALETTE)))
+        tile, crowns = _tile(seed, kind, int(rng.integers(_VARIANTS)))
         scale *= float(rng.uniform(0.8, 1.35))
         crown = crowns[int(rng.integers(len(crowns)))]
         reach = rng.uniform(0.2, 1.0) * crown[2] / scale
         around = rng.uniform(-np.pi, np.pi)
         offset = middle - crown[:2] / scale + reach * np.array([np.cos(around), np.sin(around)])
-        if kind == 'palms':  # their trunks
+        if kind == 'palms':  # trunks
             feet = offset + crowns[:, :2] / scale
             poles = np.column_stack([feet, rng.uniform(0.09, 0.2, len(feet)), np.full(len(feet), height)])
     elif kind == 'bars':
@@ -139,21 +138,17 @@ def sample_shadow_pattern(
         aside = rng.normal(0, 1.2, (count, 1)) * np.array([-slope[1], slope[0]]) / max(1e-6, np.hypot(*slope))
         feet = np.array(spot[:2]) + slope * share[:, None] + aside
         poles = np.column_stack([feet, rng.uniform(0.05, 0.25, count), heights])
-    return Caster(kind, tile, (float(offset[0]), float(offset[1])), scale, height, bars, poles)
+    return ShadowPattern(kind, tile, (float(offset[0]), float(offset[1])), scale, height, bars, poles)
 
 
 @lru_cache(maxsize=48)
 def _tile(seed: int, kind: str, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """A pattern and its crowns: `(S, S)` uint8; `(K, 3)` column, row, radius in texels."""
-    rng = np.random.default_rng([seed, number, 26, list(CASTERS).index(kind)])
+    """Sample a tile and its crowns: `(S, S)` uint8, and `(K, 3)` column, row and radius in texels."""
+    rng = np.random.default_rng([seed, number, 26, list(PATTERNS).index(kind)])
     scale = _SIZE / _TILE
-    count = int(rng.integers(2, 5)) if kind != 'palms' else int(rng.integers(2, 4))
-    crowns = np.column_stack(
-        [
-            rng.uniform(0, _SIZE, (count, 2)),
-            rng.uniform(*((1.8, 4.2) if kind != 'palms' else (2.0, 3.6)), count) * scale,
-        ]
-    )
+    most, low, high = (4, 2.0, 3.6) if kind == 'palms' else (5, 1.8, 4.2)
+    count = int(rng.integers(2, most))
+    crowns = np.column_stack([rng.uniform(0, _SIZE, (count, 2)), rng.uniform(low, high, count) * scale])
     if kind == 'leaves':
         dark = _leaves(rng, crowns)
     else:
@@ -174,7 +169,7 @@ def _tile(seed: int, kind: str, number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _leaves(rng: np.random.Generator, crowns: np.ndarray) -> np.ndarray:
-    """Shade of crowns with gaps through which the sun throws round spots."""
+    """Sample `(S, S)` shade of crowns with gaps through which the sun casts round spots."""
     side = np.arange(_SIZE, dtype=np.float32)
     edge = random_field(rng, _SIZE, 120, 6, 1.3)
     inside = np.zeros((_SIZE, _SIZE), np.float32)
@@ -184,12 +179,12 @@ def _leaves(rng: np.random.Generator, crowns: np.ndarray) -> np.ndarray:
         inside = np.maximum(inside, np.clip((1 - away + 0.22 * edge) * 9, 0, 1))
     gaps = random_field(rng, _SIZE, rng.uniform(10, 40), rng.uniform(2.5, 7), 0.6)
     rim = random_field(rng, _SIZE, 100, 30, 1.0)
-    gaps_open = np.clip((gaps + 0.4 * rim - rng.uniform(0.5, 1.3)) * rng.uniform(1.5, 5) + 0.5, 0, 1)
-    return inside * (1 - gaps_open)
+    light = np.clip((gaps + 0.4 * rim - rng.uniform(0.5, 1.3)) * rng.uniform(1.5, 5) + 0.5, 0, 1)
+    return inside * (1 - light)
 
 
 class _Repeating:
-    """Lines on a tile that repeats."""
+    """Draws lines on a tile that repeats."""
 
     def __init__(self, pen: ImageDraw.ImageDraw) -> None:
         self._pen = pen
@@ -203,7 +198,7 @@ class _Repeating:
 
 
 def _palm(rng: np.random.Generator, pen: _Repeating, column: float, row: float, radius: float) -> None:
-    """Fronds that radiate from a trunk, with leaflets to both sides."""
+    """Draw fronds that radiate from a trunk, with leaflets to both sides."""
     count = int(rng.integers(11, 22))
     for angle in np.arange(count) * (2 * np.pi / count) + rng.normal(0, 0.12, count):
         reach, bend = radius * rng.uniform(0.7, 1.1), rng.normal(0, 0.35)
@@ -221,7 +216,7 @@ def _palm(rng: np.random.Generator, pen: _Repeating, column: float, row: float, 
 
 
 def _boughs(rng: np.random.Generator, pen: _Repeating, column: float, row: float, radius: float) -> None:
-    """Bare branches that fork."""
+    """Draw bare branches that fork."""
     tips = [(np.array([column, row]), angle, radius * 0.42, 7.0) for angle in rng.uniform(-np.pi, np.pi, 6)]
     for _ in range(4):
         grown = []

@@ -1,38 +1,38 @@
-"""What paint and glass mirror: sky, clouds, the halo of the sun, trees and houses, as one picture of all directions.
+"""What paint and glass reflect: sky, clouds, the halo of the sun, trees and houses, as one environment map.
 
-The picture is a stereographic map seen from below: a direction (x, y, z) lies at (x, y) / (1 + z), so that no angle is
-needed to look it up. It reaches a little below the horizon.
+The map is a stereographic projection from below: a direction (x, y, z) lies at (x, y) / (1 + z), so that a look-up
+needs no angle. It reaches a little below the horizon.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .fields import random_field
+from .random_field import random_field
 
 __all__ = ['REACH', 'SIZE', 'sample_sky']
 
-SIZE = 384  # texels of a side
-REACH = 1.3  # of the map, from its middle, the zenith; the horizon is at 1
+SIZE = 384  # side of the map in texels
+REACH = 1.3  # from the middle of the map, the zenith, to its sides; the horizon is at 1
 _FIELD = 256
 
 
 def sample_sky(
     rng: np.random.Generator, weather: str, sun: np.ndarray, zenith: np.ndarray, horizon: np.ndarray
 ) -> np.ndarray:
-    """The surroundings of a flight.
+    """Sample the surroundings of a flight.
 
     Args:
-        rng: of clouds, trees and houses.
+        rng: generator of clouds, trees and houses.
         weather: clear, hazy, broken or overcast.
-        sun: `(3,)` unit vector towards it.
+        sun: `(3,)` unit vector to the sun.
         zenith, horizon: `(3,)` radiance of the sky between clouds.
 
     Returns:
         `(3, SIZE * SIZE)` float32 radiance, rows along y.
     """
     sun, zenith, horizon = (np.asarray(v, np.float32) for v in (sun, zenith, horizon))
-    # white balance leaves the light neutral, but not the blue that is mirrored
+    # white balance neutralizes the light, but not the blue of reflections
     blue = rng.uniform(0.2, 1.0) * {'clear': 1.0, 'hazy': 0.35, 'broken': 0.8, 'overcast': 0.08}[weather]
     zenith = zenith * np.array([1 - 0.45 * blue, 1 - 0.12 * blue, 1 + 0.25 * blue], np.float32)
     side = ((np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE * 2 - 1) * REACH
@@ -52,17 +52,24 @@ def sample_sky(
 
 
 def _wrapped(field: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The field at places in its texels."""
+    """Look up the field at coordinates in texels."""
     size = len(field)
     return field[np.floor(y).astype(np.int32) % size, np.floor(x).astype(np.int32) % size]
 
 
 def _clouds(
-    rng: np.random.Generator, weather: str, sky: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray, near
+    rng: np.random.Generator,
+    weather: str,
+    sky: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    z: np.ndarray,
+    near: np.ndarray,
 ) -> np.ndarray:
+    """Add clouds; `near` is the cosine of the angle to the sun."""
     shape = random_field(rng, _FIELD, rng.uniform(50, 130), 3, 1.7)
     detail = random_field(rng, _FIELD, 30, 2, 1.2)
-    # a layer at one height, so clouds crowd and flatten towards the horizon
+    # clouds at one height crowd and flatten toward the horizon
     spread = rng.uniform(30, 75) / (np.clip(z, 0, 1) + 0.25)
     form, grain = _wrapped(shape, x * spread, y * spread), _wrapped(detail, x * spread, y * spread)
     if weather == 'overcast':
@@ -76,14 +83,14 @@ def _clouds(
     edge = 1.3 - 2.2 * cover  # in standard deviations of the field
     thick = np.clip((form + 0.35 * grain - edge) * hard * 0.5, 0, 1)
     thick = thick * thick * (3 - 2 * thick) * veil
-    # towards the sun clouds shine at their edges; their thick middles are gray
+    # clouds near the sun shine at their edges; their thick middles are gray
     bright = rng.uniform(0.7, 1.4) * (1 + 0.9 * near**6) * (1 - rng.uniform(0.2, 0.6) * thick * thick)
     bright = bright * (1 + 0.18 * grain)
     return sky + thick * (bright - sky)
 
 
 def _skyline(rng: np.random.Generator, sky: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Trees and houses around, and crowns overhead."""
+    """Add trees and houses around, and crowns overhead."""
     angle = np.arctan2(y, x)
     grain = random_field(rng, _FIELD, 24, 2, 0.8)
     texture = _wrapped(grain, angle * (_FIELD / (2 * np.pi)), z * 120)

@@ -1,0 +1,1 @@
+"""What keeps the sun off a vehicle or stands before it: plants, poles, walls and patterns of shadow."""

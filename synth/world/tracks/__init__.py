@@ -1,0 +1,1 @@
+"""Vehicles that drive through a turn below a drone, frame by frame."""
