@@ -61,6 +61,25 @@ class TestTraining:
             losses.append(loss.item())
         assert losses[-1] < losses[0] / 2
 
+    @every_model
+    def test_update_bn_of_torch_sets_the_mean_statistics_of_all_batches(self, attn):
+        model = tiny(attn, num_classes=3, ibn=True)
+        batches = [images(4, 3, 64, 64), images(3, 3, 64, 64) * 2]
+        torch.optim.swa_utils.update_bn(batches, model)
+        norm = model.neck
+        assert (norm.momentum, norm.num_batches_tracked) == (0.1, 2)
+        seen = []
+        hook = norm.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
+        with torch.no_grad():
+            for batch in batches:
+                model.train()(batch)
+        hook.remove()
+        mean = torch.stack([x.mean(0) for x in seen]).mean(0)
+        # the two passes of training above moved the momentum average away from it
+        torch.optim.swa_utils.update_bn(batches, model)
+        torch.testing.assert_close(norm.running_mean, mean)
+        torch.testing.assert_close(norm.running_var, torch.stack([x.var(0) for x in seen]).mean(0))
+
     def test_gradient_checkpointing_gives_the_same_gradients(self):
         model = tiny('dpa', num_classes=3, attn_stages=(1, 3)).train()
         x, labels = images(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])

@@ -330,7 +330,7 @@ class TestCommand:
         assert f"timm.create_model('{NAME}', pretrained=True)" in out
         assert listing(models_of(empty)) == listing(models_of(site))
         assert (empty / 'timm_dpa' / 'weights' / 'manifest.json').read_text() == (
-            site / 'timm_dpa' / 'weights.json'
+            site / 'timm_dpa' / 'weights' / 'manifest.json'
         ).read_text()
 
     @pytest.mark.parametrize(
