@@ -1,26 +1,34 @@
-"""The stages of a training: runs of which each starts from the weights of the one before."""
+"""What weights were trained on: the runs behind them, each from the weights of the one before, and all data sets.
+
+This is what a card, the manifest and `timm-dpa models` say of the training.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from timm_dpa.train.recipes.recipe import ModelRecipe, Recipe, load_recipe
 from timm_dpa.train.run.networks import brings_weights, pretrained_origin, released_start
-
-from .card import data_folder
-from .sources import describe_source, list_source, start_sources, terms
+from timm_dpa.weights.manifest import read_manifest
 
 __all__ = [
     'Stage',
     'all_synthetic',
+    'apply_about',
+    'data_folder',
     'describe_stages',
     'find_run',
+    'list_source',
+    'only_synthetic',
+    'real_sources',
+    'terms',
     'training_sources',
     'training_stages',
     'write_recipes',
@@ -87,13 +95,13 @@ def _start(recipe: Recipe) -> str | None:
 
 def all_synthetic(stages: Sequence[Stage]) -> bool:
     """Whether all training images are known to be synthetic: of every stage, and of what the first started from."""
-    return bool(stages) and all(source['synthetic'] for source in training_sources(stages))
+    return only_synthetic(training_sources(stages))
 
 
 def training_sources(stages: Sequence[Stage]) -> list[dict[str, Any]]:
     """Entries of all data sets, see `list_source`; first those behind the first stage's start, and behind teachers."""
-    start = start_sources(stages[0].recipe.model) if stages and _has_start(stages[0].recipe) else []
-    teachers = [source for name in _teachers(stages) for source in start_sources(ModelRecipe(name=name))]
+    start = _start_sources(stages[0].recipe.model) if stages and _has_start(stages[0].recipe) else []
+    teachers = [source for name in _teachers(stages) for source in _start_sources(ModelRecipe(name=name))]
     found = [*start, *teachers, *(list_source(source) for stage in stages for source in stage.sources)]
     return [source for number, source in enumerate(found) if source not in found[:number]]
 
@@ -123,7 +131,7 @@ def describe_stages(stages: Sequence[Stage]) -> str:
             text += 'the same images.' if same else _describe_sources(stage)
     for name in _teachers(stages):
         trained = _describe_known(ModelRecipe(name=name))
-        text += f'\n\nIts embeddings were pulled to those of the weights `{name}`{trained}.'
+        text += f'\n\nIts embeddings were pulled toward those of the weights `{name}`{trained}.'
     if released_start(first.model):
         then = f'Then {_describe_length(first)}: ' if len(stages) == 1 else ''
         return f'{_describe_start(first.model)}\n\n{then}{text}'
@@ -140,9 +148,9 @@ def _describe_start(model: ModelRecipe) -> str:
 
 def _describe_known(model: ModelRecipe) -> str:
     """What the weights that a recipe starts from were trained on, as the end of a sentence; empty where unknown."""
-    sources = start_sources(model)
+    sources = _start_sources(model)
     known = any('images' in source for source in sources)
-    return f', which were trained on {" and ".join(map(describe_source, sources))}' if known else ''
+    return f', which were trained on {" and ".join(map(_describe_source, sources))}' if known else ''
 
 
 def _takes_trunk(model: ModelRecipe, released: str) -> bool:
@@ -207,3 +215,66 @@ def _describe_data(data: dict[str, Any]) -> str:
     text += f' (revision `{train["revision"]}`).'
     text = f'{text} {data["description"]}' if data.get('description') else text
     return f'{text} These images: {", ".join(terms(data))}.' if terms(data) else text
+
+
+def list_source(data: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a data set, see `timm_dpa.train.data.provenance.describe_data`.
+
+    Returns:
+        `name`; `synthetic`, whether that is known; `images`, `identities` and `revision` of its training part; and
+        `license` and `credit` where the set says them.
+    """
+    said = {key: data[key] for key in ('license', 'credit') if key in data}
+    name = ' '.join(data['name'].split())
+    return {'name': name, 'synthetic': bool(data.get('synthetic')), **data['train'], **said}
+
+
+def _start_sources(model: ModelRecipe) -> list[dict[str, Any]]:
+    """What the weights that a training started from were trained on, as far as that is known: some are named only."""
+    released = released_start(model)
+    known = read_manifest()[released].trained_on if released else None
+    if known:
+        return known
+    name = released or pretrained_origin(model)
+    return [{'name': f'weights {name}' if name else 'weights of unknown origin', 'synthetic': False}]
+
+
+def real_sources(sources: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The data sets among some entries that are not known to be synthetic."""
+    return [source for source in sources if 'images' in source and not source['synthetic']]
+
+
+def _describe_source(source: dict[str, Any]) -> str:
+    """An entry in some words."""
+    if 'images' not in source:
+        return f'the images of {source["name"]}'
+    kind = 'synthetic images' if source['synthetic'] else 'images'
+    said = [f'"{source["name"]}"', *terms(source)]
+    return f'{source["images"]:,} {kind} of {source["identities"]:,} vehicles ({", ".join(said)})'
+
+
+def terms(source: dict[str, Any]) -> list[str]:
+    """License and credit of a data set or an entry, as far as it says them."""
+    credit = [f'credit: {source["credit"]}'] if source.get('credit') else []
+    return [*([source['license']] if source.get('license') else []), *credit]
+
+
+def apply_about(data: dict[str, Any], about: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """A data set's description, with those that were mixed into it, after `about` has replaced what some say of them.
+
+    Args:
+        about: contents of a `dataset.json`, by the name that the description has so far, or by the revision of its
+            training part, where two sets have one name.
+    """
+    said = {**data, **(about.get(data['train']['revision']) or about.get(data['name'], {}))}
+    return {**said, 'mix': [apply_about(other, about) for other in data['mix']]} if 'mix' in data else said
+
+
+def only_synthetic(sources: Sequence[dict[str, Any]]) -> bool:
+    """Whether the data sets are known, and all of them are synthetic."""
+    return bool(sources) and all(source['synthetic'] for source in sources)
+
+
+def data_folder(data: dict[str, Any]) -> str:
+    """How commands on a card call the folder of a data set, see `timm_dpa.train.data.provenance.describe_data`."""
+    return re.sub(r'\s+', '-', data['name'])

@@ -1,6 +1,7 @@
 """The models in training, and what compiles them, against eager PyTorch."""
 
 import copy
+import io
 
 import pytest
 import timm
@@ -180,6 +181,36 @@ class TestCompilers:
                 assert_same(scripted(images(*shape)), model(images(*shape)), attn)
         x, labels = images(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
         assert_same_gradients(gradients(scripted.train(), x, labels), gradients(model.train(), x, labels), 1e-3)
+
+    @pytest.mark.filterwarnings('ignore:.*torch.jit:FutureWarning', 'ignore:.*torch.jit:DeprecationWarning')
+    @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+    @pytest.mark.parametrize('grad', [True, False])
+    @pytest.mark.parametrize('options', [{}, {'kernel_num': 2, 'gem_p': 3.0, 'gem_learnable': True, 'soft_kernel': 3}])
+    @every_model
+    def test_jit_trace_evaluates_alike_whatever_the_grad_mode(self, attn, options, grad):
+        """As exporters of trackers and of OpenVINO call it; the trace is checked in another grad mode."""
+        model = tiny(attn, num_classes=3, attn_args=options if attn in ('dpa', 'cpa', 'spa') else {})
+        example = images(2, 3, 64, 64).requires_grad_(grad)
+        with torch.set_grad_enabled(grad):
+            traced = torch.jit.trace(model, example)
+        for enabled in (True, False):
+            with torch.set_grad_enabled(enabled):
+                for batch in (2, 3):
+                    x = images(batch, 3, 64, 64, seed=batch)
+                    assert_same(traced(x), model(x), attn)
+        buffer = io.BytesIO()
+        torch.jit.save(traced, buffer)  # no Python function is left in it
+        assert model(images(2, 3, 64, 64)).requires_grad
+
+    @every_model
+    def test_evaluation_computes_the_same_with_and_without_gradients(self, attn):
+        model = tiny(attn, num_classes=3)
+        x, labels = images(3, 3, 64, 64), torch.tensor([0, 1, 2])
+        with torch.no_grad():
+            expected = model(x)
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
+        trained = freeze_batch_norm(copy.deepcopy(model).train())
+        assert_same_gradients(gradients(model, x, labels), gradients(trained, x, labels), 1e-3)
 
     @every_model
     def test_fx_trace_computes_the_same_at_any_size(self, attn):

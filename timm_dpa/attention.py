@@ -198,14 +198,14 @@ class DualPoolingAttention(nn.Module):
         self.cpa = ChannelPoolingAttention(channels, **shared)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return _gated(x, self.cpa.response(x), self.spa.response(x)[:, :, None, None])
+        return _gated(x, self.cpa.response(x), self.spa.response(x)[:, :, None, None], self.training)
 
 
 @torch.fx.wrap
-def _gated(x: torch.Tensor, channel: torch.Tensor, spatial: torch.Tensor) -> torch.Tensor:
+def _gated(x: torch.Tensor, channel: torch.Tensor, spatial: torch.Tensor, training: bool) -> torch.Tensor:
     """`x * sigmoid(x + channel) * sigmoid(x + spatial)`; a leaf for torch.fx, which TorchScript may compile later."""
     if not torch.jit.is_scripting():  # noqa: SIM102 TorchScript leaves out the branch only if the test stands alone
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if training and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             return _Gated.apply(x, channel, spatial)
     return (x * (x + spatial).sigmoid_()).mul_((x + channel).sigmoid_())
 

@@ -14,19 +14,19 @@ from safetensors.torch import load_file
 from tests.support.runs import quick
 from tests.support.vehicles import write_vehicles
 from timm_dpa.cli.main import main
-from timm_dpa.hub.card import read_command
+from timm_dpa.hub.card import read_facts
 from timm_dpa.hub.folder import build_folder
 from timm_dpa.hub.lineage import (
-    all_synthetic,
     describe_stages,
     find_run,
+    only_synthetic,
     training_sources,
     training_stages,
     write_recipes,
 )
-from timm_dpa.hub.weights import MODELS
 from timm_dpa.train.data.provenance import write_about
 from timm_dpa.train.run.trainer import train
+from timm_dpa.weights.fetch import MODELS
 
 
 @pytest.fixture(scope='module')
@@ -75,7 +75,7 @@ class TestCard:
         build_folder(run, folder, 'somebody/two')
         (folder / 'noisy-|-patterns').symlink_to(data)
         monkeypatch.chdir(folder)
-        commands = read_command(ModelCard.load('README.md')).split(' && ')
+        commands = read_facts(Path()).commands
         assert len(commands) == 2
         for command in commands:
             assert main(shlex.split(command)[1:]) == 0
@@ -100,12 +100,12 @@ class TestCard:
         text = describe_stages(stages)
         assert 'In 3 stages' in text
         assert '3. 1 epoch at 32 x 32 pixels: 36 images of 6 vehicles, the training part of "street"' in text
-        assert not all_synthetic(stages)  # nobody said so
+        assert not only_synthetic(training_sources(stages))  # nobody said so
         with pytest.raises(ValueError, match='--license'):
             build_folder(run, tmp_path / 'out', 'somebody/three')
         write_about(other, 'street', 'More squares.', synthetic=True)
         train(quick('schedule.epochs=1', 'run.evaluate_every=0', f'model.checkpoint={second}'), other, run)
-        assert all_synthetic(training_stages(run))
+        assert only_synthetic(training_sources(training_stages(run)))
 
 
 @pytest.fixture(scope='module')
@@ -125,7 +125,7 @@ def mixed(data, street, tmp_path_factory):
 
 class TestMixedRun:
     def test_the_card_names_every_source(self, mixed, street, tmp_path):
-        build_folder(mixed, tmp_path / 'out', 'somebody/mixed', licence='other')
+        build_folder(mixed, tmp_path / 'out', 'somebody/mixed', license='other')
         card = ModelCard.load(tmp_path / 'out' / 'README.md')
         text = ' '.join(card.text.split())
         assert '48 synthetic images of 8 vehicles, the training part of "noisy | patterns"' in text
@@ -136,22 +136,23 @@ class TestMixedRun:
             assert str(street.parent) not in path.read_text()
 
     def test_a_license_must_be_given_for_any_real_source(self, mixed, data, street, tmp_path):
-        assert not all_synthetic(training_stages(mixed))
+        assert not only_synthetic(training_sources(training_stages(mixed)))
         with pytest.raises(ValueError, match='--license'):
             build_folder(mixed, tmp_path / 'out', 'somebody/mixed')
         other = write_vehicles(tmp_path / 'other', identities=9, seed=1)
         write_about(other, 'other renders', 'Squares.', synthetic=True)
         run = tmp_path / 'run'
         train(quick('schedule.epochs=1', 'run.evaluate_every=0', f'data.mix=[{other}]'), data, run)
-        assert all_synthetic(training_stages(run))
+        assert only_synthetic(training_sources(training_stages(run)))
 
     def test_its_command_trains_the_same_model_again(self, mixed, data, street, tmp_path, monkeypatch):
         folder = tmp_path / 'card'
-        build_folder(mixed, folder, 'somebody/mixed', licence='other')
+        build_folder(mixed, folder, 'somebody/mixed', license='other')
         (folder / 'noisy-|-patterns').symlink_to(data)
         (folder / 'a-real-street').symlink_to(street)
         monkeypatch.chdir(folder)
-        assert main(shlex.split(read_command(ModelCard.load('README.md')))[1:]) == 0
+        (command,) = read_facts(Path()).commands
+        assert main(shlex.split(command)[1:]) == 0
         weights, again = (load_file(path / 'model.safetensors') for path in (mixed / 'model', Path('runs/mixed/model')))
         assert all(torch.equal(weights[name], again[name]) for name in weights)
 
@@ -169,20 +170,20 @@ class TestStart:
         run = changed(trained, tmp_path / 'run', **start)
         stages = training_stages(run)
         assert len(stages) == 1
-        assert not all_synthetic(stages)
+        assert not only_synthetic(training_sources(stages))
         assert 'from weights whose own training data are not recorded' in describe_stages(stages)
 
     def test_weights_of_the_hub_are_named_instead(self, trained, tmp_path):
         run = changed(trained, tmp_path / 'run', init_from='timm/resnet18.a1_in1k')
         stages = training_stages(run)
-        assert not all_synthetic(stages)
+        assert not only_synthetic(training_sources(stages))
         assert 'not recorded' not in describe_stages(stages)
-        build_folder(run, tmp_path / 'out', 'somebody/x', licence='other')
+        build_folder(run, tmp_path / 'out', 'somebody/x', license='other')
         assert 'had the weights of [timm/resnet18.a1_in1k]' in (tmp_path / 'out' / 'README.md').read_text()
 
     def test_released_weights_are_named_too(self, trained, tmp_path):
         stages = training_stages(changed(trained, tmp_path / 'run', name='dpa_resnet50.rendered'))
-        assert all_synthetic(stages)  # as the manifest says
+        assert only_synthetic(training_sources(stages))  # as the manifest says
         text = describe_stages(stages)
         assert text.startswith(
             'Training started from the weights `dpa_resnet50.rendered` of timm-dpa, which were trained'
@@ -201,7 +202,7 @@ class TestStart:
         assert texts[0] == texts[1]
         trunk = 'the trunk (all but attention and classifier) of the weights `dpa_resnet50.rendered`'
         assert texts[0].startswith(f'Training started from {trunk} of timm-dpa')
-        assert all(all_synthetic(each) for each in stages)
+        assert all(only_synthetic(training_sources(each)) for each in stages)
         for each in stages:
             write_recipes(each, tmp_path, 'x')
             assert 'init_from: dpa_resnet50.rendered\n' in (tmp_path / 'recipe.yaml').read_text()
@@ -231,15 +232,15 @@ class TestStart:
             'synthetic images of 3,000 vehicles ("timm-dpa rendered vehicles").'
         )
         assert [source['images'] for source in training_sources(stages)] == [36000, 48]
-        assert all_synthetic(stages)
+        assert only_synthetic(training_sources(stages))
         recipe['loss'].update(teacher='hf-hub:somebody/else')
         (run / 'recipe.yaml').write_text(yaml.safe_dump(recipe))
-        assert not all_synthetic(training_stages(run))
+        assert not only_synthetic(training_sources(training_stages(run)))
 
     def test_something_of_two_weights_is_of_unknown_origin(self, trained, tmp_path):
         model = {'name': 'dpa_resnet50.rendered', 'init_from': 'gone/weights.pth', 'args': {}}
         stages = training_stages(changed(trained, tmp_path / 'run', **model))
-        assert not all_synthetic(stages)
+        assert not only_synthetic(training_sources(stages))
         assert 'from weights whose own training data are not recorded' in describe_stages(stages)
 
     def test_an_architecture_alone_does_not_say_which(self, trained, tmp_path):
@@ -247,7 +248,7 @@ class TestStart:
         with pytest.raises(
             ValueError, match=r'init_from=dpa_resnet50: say which of its weights \(dpa_resnet50\.rendered'
         ):
-            all_synthetic(stages)
+            only_synthetic(training_sources(stages))
 
     def test_runs_in_a_circle_end(self, trained, tmp_path):
         one = changed(trained, tmp_path / 'one', checkpoint=str(tmp_path / 'two'))

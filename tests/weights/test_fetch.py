@@ -306,7 +306,7 @@ class TestNotThere:
             ('org/missing', r'org/missing: no such repository on http://\S+ that you may read; check the name'),
             ('org/plain@v9', 'org/plain: has no revision v9'),
             ('org/private', r'org/private: no such repository on http://\S+, or a private one; .* log in .* HF_TOKEN'),
-            ('org/gated', r'org/gated: access must be asked for at http://\S+/org/gated, then log in .*'),
+            ('org/gated', r'org/gated: access must be requested at http://\S+/org/gated, then log in .*'),
             ('org/nothing', r'org/nothing: holds no config\.json; is it the repository of a timm model\?'),
             ('org/unweighted', r'org/unweighted: holds no model\.safetensors; is it .*'),
         ],

@@ -32,9 +32,9 @@ def product_over_channels(x: torch.Tensor, weight: torch.Tensor, groups: int = 1
 
 
 @torch.fx.wrap
-def _scale(x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """`x * factor`, in place where autograd need not keep `x`: fresh memory costs more than the arithmetic."""
-    return x * factor if torch.is_grad_enabled() else x.mul_(factor)
+def _scale(x: torch.Tensor, factor: torch.Tensor, training: bool) -> torch.Tensor:
+    """`x * factor`, in place in evaluation: fresh memory costs more than the arithmetic. A leaf for torch.fx."""
+    return x * factor if training else x.mul_(factor)
 
 
 @torch.fx.wrap
@@ -234,16 +234,16 @@ class ODConv2d(nn.Module):
         if taps is None:
             x = self._project(_pad_and_stride(x, self.padding, self.stride), weight.flatten(2), kernels)
         elif self.unfold_first:
-            x = _scale(self._unfold(x), taps.repeat_interleave(self.in_channels, 1)[:, :, None, None])
+            x = _scale(self._unfold(x), taps.repeat_interleave(self.in_channels, 1)[:, :, None, None], self.training)
             x = self._project(x, weight.transpose(2, 3).flatten(2), kernels)
         else:
             x = self._project(x, weight.transpose(2, 3).flatten(1, 2), kernels)
-            x = _scale(x, taps.repeat(1, self.out_channels)[:, :, None, None])
+            x = _scale(x, taps.repeat(1, self.out_channels)[:, :, None, None], self.training)
             x = _fold_taps(
                 x, self.out_channels, (self.kernel_h, self.kernel_w), self.stride, self.padding, self.dilation
             )
         if filters is not None:
-            x = _scale(x, filters[:, :, None, None])
+            x = _scale(x, filters[:, :, None, None], self.training)
         return x
 
     def forward_pooled(self, x: torch.Tensor) -> torch.Tensor:

@@ -25,9 +25,15 @@ def _reduced_dims(over: str) -> tuple[int, int] | tuple[int]:
 
 
 @torch.fx.wrap
-def _first_min(x: torch.Tensor, over_channels: bool) -> torch.Tensor:
-    """Minimum whose gradient goes to the first of equals. A leaf for torch.fx, which cannot trace the first test."""
-    if not (torch.is_grad_enabled() and x.requires_grad):
+def _minimum(x: torch.Tensor, over_channels: bool, training: bool) -> torch.Tensor:
+    """Minimum whose gradient goes to the first of equals in training. A leaf for torch.fx, which cannot trace the test.
+
+    Evaluation and tracing do not depend on the grad mode: torch.jit.trace checks its result in another one.
+    """
+    if not torch.jit.is_scripting():  # noqa: SIM102 TorchScript leaves out the branch only if the test stands alone
+        if torch.jit.is_tracing():
+            training = False
+    if not (training and torch.is_grad_enabled() and x.requires_grad):
         return x.amin(1, keepdim=True) if over_channels else x.amin((2, 3), keepdim=True)
     if over_channels:
         return x.min(1, keepdim=True).values
@@ -56,8 +62,8 @@ class AvgPool(nn.Module):
 class MinPool(nn.Module):
     """Minimum (eq. 2).
 
-    Where several elements share the minimum, as the zeros of a ReLU do, the first one takes the whole gradient: so
-    does the released implementation, while `amin` would split it.
+    Where several elements share the minimum, as the zeros of a ReLU do, the first one takes the whole gradient in
+    training, as in the released implementation; evaluation mode uses the faster `amin`, which splits it.
 
     Args:
         over: `'positions'` gives `(B, C, 1, 1)`, `'channels'` gives `(B, 1, H, W)`.
@@ -69,7 +75,7 @@ class MinPool(nn.Module):
         _reduced_dims(over)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return _first_min(x, self.over == 'channels')
+        return _minimum(x, self.over == 'channels', self.training)
 
     def extra_repr(self) -> str:
         return f'over={self.over!r}'
@@ -195,17 +201,17 @@ class PoolingPair(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if not torch.jit.is_scripting():  # noqa: SIM102 TorchScript leaves out the branch only if the test stands alone
             if self.fusible:
-                return _mean_and_contrast(x, self.gem_pool.eps, self.gem_pool.over)
+                return _mean_and_contrast(x, self.gem_pool.eps, self.gem_pool.over, self.training)
         return self.avg_pool(x), self.gem_pool(x) - self.min_pool(x)
 
 
 @torch.fx.wrap
-def _mean_and_contrast(x: torch.Tensor, eps: float, over: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _mean_and_contrast(x: torch.Tensor, eps: float, over: str, training: bool) -> tuple[torch.Tensor, torch.Tensor]:
     if not torch.jit.is_scripting():  # noqa: SIM102 as above; torch.fx leaves a call of this, which may be scripted
-        if torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling():
+        if training and x.requires_grad and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             return _MeanAndContrast.apply(x, eps, over)
     dims = [1] if over == 'channels' else [2, 3]
-    contrast = x.clamp(min=eps).mean(dims, keepdim=True) - _first_min(x, over == 'channels')
+    contrast = x.clamp(min=eps).mean(dims, keepdim=True) - _minimum(x, over == 'channels', training)
     return x.mean(dims, keepdim=True), contrast
 
 
