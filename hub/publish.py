@@ -114,10 +114,10 @@ def publish_all(
     models: Path = MODELS,
     dry_run: Path | None = None,
 ) -> list[Published]:
-    """Upload all models of the manifest to an organisation, and note there where they are.
+    """Upload all models of the manifest to an organization, and note there where they are.
 
     Args:
-        org: organisation, or user, on the Hub.
+        org: organization, or user, on the Hub.
         models: where their folders lie, `<architecture>.<tag>/`.
         dry_run: write the folders here instead, by name.
 

@@ -21,7 +21,7 @@ __all__ = ['count_macs', 'zoo_table']
 _COLUMNS = ('model', 'attention', 'parameters (M)', 'GMACs', 'embedding', 'pretrained tags')
 
 
-def count_macs(model: torch.nn.Module, image_size: tuple[int, int] = (256, 256)) -> int:
+def count_macs(model: Any, image_size: tuple[int, int] = (256, 256)) -> int:
     """Multiply-accumulate operations of one image in convolutions and matrix products, on any device, `meta` too."""
     parameter = next(model.parameters())
     image = torch.empty(1, model.in_chans, *image_size, device=parameter.device, dtype=parameter.dtype)

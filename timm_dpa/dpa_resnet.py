@@ -7,7 +7,7 @@ The backbone is timm's ResNet with last stride 1; the head is `ReIDHead` with Ge
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -71,6 +71,13 @@ class ReIDResNet(ReIDHead, ResNet):
             `last_stride`, a classifier without pooling.
     """
 
+    if TYPE_CHECKING:
+        feature_info: list[dict[str, Any]]
+        layer1: nn.Sequential
+        layer2: nn.Sequential
+        layer3: nn.Sequential
+        layer4: nn.Sequential
+
     def __init__(
         self,
         block: type[BasicBlock] | type[Bottleneck],
@@ -85,8 +92,8 @@ class ReIDResNet(ReIDHead, ResNet):
         stem_pool_ceil: bool = False,
         ibn: bool = False,
         whiten: bool = False,
-        device=None,
-        dtype=None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         **kwargs: Any,
     ) -> None:
         stages = (attn_stages,) if isinstance(attn_stages, int) else tuple(attn_stages)
@@ -102,7 +109,7 @@ class ReIDResNet(ReIDHead, ResNet):
             raise ValueError(f'attn_args={attn_args!r} without an attn_layer')
         if last_stride not in (1, 2):
             raise ValueError(f'last_stride must be 1 or 2, not {last_stride!r}')
-        dd = {'device': device, 'dtype': dtype}
+        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__(block, layers, num_classes=0, global_pool='avg', **kwargs, **dd)
 
         if stem_pool_ceil:
@@ -110,27 +117,26 @@ class ReIDResNet(ReIDHead, ResNet):
         if last_stride == 1:
             self._remove_last_stride()
         if ibn:
-            for block in (*self.layer1, *self.layer2, *self.layer3):
-                block.bn1 = InstanceBatchNorm2d(block.conv1.out_channels, **dd)
-        for stage, count in sorted(zip(stages, counts, strict=True)) if attn_layer is not None else ():
+            for part in (*self.layer1, *self.layer2, *self.layer3):
+                part.bn1 = InstanceBatchNorm2d(part.conv1.out_channels, **dd)
+        for stage, count in sorted(zip(stages, counts, strict=True)) if attn_layer else ():
             info = self.feature_info[stage]
             args = {'grid_size': 256 // info['reduction'], **(attn_args or {}), **dd}
             # inside the stage, where everything that timm does with stages includes it
-            blocks = self.get_submodule(info['module'])
-            last = len(blocks) - 1
+            blocks = list(self.get_submodule(info['module']).children())
             extended = nn.Sequential()
-            for index, block in enumerate(blocks):
-                extended.add_module(str(index), block)
-                if index > last - count:
-                    name = 'attn' if index == last else f'attn_{index}'
-                    extended.add_module(name, create_stage_attn(attn_layer, info['num_chs'], **args))
+            for index, part in enumerate(blocks, start=1):
+                extended.add_module(str(index - 1), part)
+                if index > len(blocks) - count:
+                    name = 'attn' if index == len(blocks) else f'attn_{index - 1}'
+                    extended.add_module(name, create_stage_attn(str(attn_layer), info['num_chs'], **args))
             setattr(self, info['module'], extended)
 
         self.has_whitening = whiten
         self._build_head(num_classes, global_pool)
 
     def _remove_last_stride(self) -> None:
-        first = self.layer4[0]
+        first: Any = self.layer4[0]
         if first.stride == 1:  # output_stride dilates instead
             return
         # pools that halve the map where timm is asked for an average (avg_down) or an anti-aliased (aa_layer) stride
@@ -157,14 +163,15 @@ class ReIDResNet(ReIDHead, ResNet):
 _BLOCKS = {18: (BasicBlock, (2, 2, 2, 2)), 50: (Bottleneck, (3, 4, 6, 3))}
 
 
-def _create_reid_resnet(variant: str, pretrained: bool = False, **kwargs) -> ReIDResNet:
+def _create_reid_resnet(variant: str, pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
     attn_layer, _, depth = variant.partition('_resnet')
     block, layers = _BLOCKS[int(depth)]
     model_args = {'block': block, 'layers': layers, 'attn_layer': None if attn_layer == 'reid' else attn_layer}
-    return build_checked(ReIDResNet, variant, pretrained, **{**model_args, **kwargs})
+    model: ReIDResNet = build_checked(ReIDResNet, variant, pretrained, **{**model_args, **kwargs})
+    return model
 
 
-def _cfg(**kwargs) -> dict[str, Any]:
+def _cfg(**kwargs: Any) -> dict[str, Any]:
     return {
         'num_classes': 0,  # released weights carry no classifier
         'input_size': (3, 256, 256),
@@ -207,96 +214,96 @@ default_cfgs = generate_default_cfgs(
 
 
 @register_model
-def reid_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
+def reid_resnet18(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
     """ResNet-18 without attention: the baseline of the paper."""
     return _create_reid_resnet('reid_resnet18', pretrained, **kwargs)
 
 
 @register_model
-def dpa_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
+def dpa_resnet18(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
     """ResNet-18 with dual-pooling attention (Guo et al. 2024) after stage 3."""
     return _create_reid_resnet('dpa_resnet18', pretrained, **kwargs)
 
 
 @register_model
-def cpa_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
+def cpa_resnet18(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
     """ResNet-18 with channel-pooling attention (Guo et al. 2024) after stage 3."""
     return _create_reid_resnet('cpa_resnet18', pretrained, **kwargs)
 
 
 @register_model
-def spa_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
+def spa_resnet18(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
     """ResNet-18 with spatial-pooling attention (Guo et al. 2024) after stage 3."""
     return _create_reid_resnet('spa_resnet18', pretrained, **kwargs)
 
 
 @register_model
-def se_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
+def se_resnet18(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
     """ResNet-18 with squeeze-and-excitation (Hu et al. 2018) after stage 3."""
     return _create_reid_resnet('se_resnet18', pretrained, **kwargs)
 
 
 @register_model
-def cbam_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
+def cbam_resnet18(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
     """ResNet-18 with CBAM (Woo et al. 2018) after stage 3."""
     return _create_reid_resnet('cbam_resnet18', pretrained, **kwargs)
 
 
 @register_model
-def ca_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
+def ca_resnet18(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
     """ResNet-18 with coordinate attention (Hou et al. 2021) after stage 3."""
     return _create_reid_resnet('ca_resnet18', pretrained, **kwargs)
 
 
 @register_model
-def nl_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
+def nl_resnet18(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
     """ResNet-18 with a non-local block (Wang et al. 2018) after stage 3."""
     return _create_reid_resnet('nl_resnet18', pretrained, **kwargs)
 
 
 @register_model
-def reid_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
+def reid_resnet50(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
     """ResNet-50 without attention: the baseline of the paper."""
     return _create_reid_resnet('reid_resnet50', pretrained, **kwargs)
 
 
 @register_model
-def dpa_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
+def dpa_resnet50(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
     """ResNet-50 with dual-pooling attention (Guo et al. 2024) after stage 3."""
     return _create_reid_resnet('dpa_resnet50', pretrained, **kwargs)
 
 
 @register_model
-def cpa_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
+def cpa_resnet50(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
     """ResNet-50 with channel-pooling attention (Guo et al. 2024) after stage 3."""
     return _create_reid_resnet('cpa_resnet50', pretrained, **kwargs)
 
 
 @register_model
-def spa_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
+def spa_resnet50(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
     """ResNet-50 with spatial-pooling attention (Guo et al. 2024) after stage 3."""
     return _create_reid_resnet('spa_resnet50', pretrained, **kwargs)
 
 
 @register_model
-def se_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
+def se_resnet50(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
     """ResNet-50 with squeeze-and-excitation (Hu et al. 2018) after stage 3."""
     return _create_reid_resnet('se_resnet50', pretrained, **kwargs)
 
 
 @register_model
-def cbam_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
+def cbam_resnet50(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
     """ResNet-50 with CBAM (Woo et al. 2018) after stage 3."""
     return _create_reid_resnet('cbam_resnet50', pretrained, **kwargs)
 
 
 @register_model
-def ca_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
+def ca_resnet50(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
     """ResNet-50 with coordinate attention (Hou et al. 2021) after stage 3."""
     return _create_reid_resnet('ca_resnet50', pretrained, **kwargs)
 
 
 @register_model
-def nl_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
+def nl_resnet50(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
     """ResNet-50 with a non-local block (Wang et al. 2018) after stage 3."""
     return _create_reid_resnet('nl_resnet50', pretrained, **kwargs)

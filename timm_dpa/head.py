@@ -45,7 +45,9 @@ class ReIDHead(nn.Module):
         head_hidden_size: int
         drop_rate: float
         has_whitening: bool
-        global_pool: nn.Module
+        in_chans: int
+        pretrained_cfg: dict[str, Any]
+        global_pool: Any  # timm's poolings have further methods
         neck: nn.Module
         whiten: nn.Module
         fc: nn.Module

@@ -41,11 +41,11 @@ class ReIDBackbone(ReIDHead):
         drop_rate: float = 0.0,
         backbone_args: dict[str, Any] | None = None,
         whiten: bool = False,
-        device=None,
-        dtype=None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.backbone_args = dict(backbone_args or {})
+        self.backbone_args: dict[str, Any] = dict(backbone_args or {})
         #: what `create_model` needs to make this network again
         self.model_args = {
             'backbone': backbone,
@@ -119,9 +119,9 @@ default_cfgs = generate_default_cfgs(
 
 
 @register_model
-def reid_timm(pretrained: bool = False, backbone: str = 'resnet50', **kwargs) -> ReIDBackbone:
+def reid_timm(pretrained: bool = False, backbone: str = 'resnet50', **kwargs: Any) -> ReIDBackbone:
     """A timm backbone with a re-identification head; see `ReIDBackbone`."""
-    model = build_checked(ReIDBackbone, 'reid_timm', pretrained, backbone=backbone, **kwargs)
+    model: ReIDBackbone = build_checked(ReIDBackbone, 'reid_timm', pretrained, backbone=backbone, **kwargs)
     # images are prepared as the backbone's weights expect it, unless a checkpoint of this model says otherwise
     theirs = model.backbone.pretrained_cfg
     if model.pretrained_cfg.get('input_size') is None:

@@ -35,7 +35,7 @@ NAMES = ['reid_resnet18', 'se_resnet18']
 @pytest.fixture(scope='module')
 def data(tmp_path_factory) -> Path:
     root = write_vehicles(tmp_path_factory.mktemp('data') / 'Squares-1')
-    write_about(root, 'squares', 'Coloured squares under noise.', synthetic=True)
+    write_about(root, 'squares', 'Colored squares under noise.', synthetic=True)
     return root
 
 
@@ -124,7 +124,7 @@ class TestFamily:
         assert zoo(data, family, *command) == 0
         assert weights.read_bytes() == content
 
-    def test_all_go_to_an_organisation(self, family, tmp_path):
+    def test_all_go_to_an_organization(self, family, tmp_path):
         look = tmp_path / 'look'
         command = ['publish', '--all', '--zoo', str(family), '--org', 'somebody', '--dry-run', str(look)]
         assert main(command) == 0

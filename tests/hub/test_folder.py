@@ -145,10 +145,10 @@ class TestCard:
         data = json.loads((trained / 'data.json').read_text())
         assert text.index('import timm_dpa') < text.index('import timm\n') < text.index("'hf-hub:somebody/small-dpa'")
         assert f'{data["train"]["images"]} synthetic images of {data["train"]["identities"]} vehicles' in text
-        assert 'Coloured squares under noise.' in text
+        assert 'Colored squares under noise.' in text
         assert '**Trained on synthetic images only.**' in text
         assert '| noisy \\| patterns |' in text  # one cell
-        for word in ('Following vehicles is following people', '## Licence', '@article{guo2024dual'):
+        for word in ('Tracking vehicles means tracking people', '## License', '@article{guo2024dual'):
             assert word in text
         assert '{{' not in text
         assert '{%' not in text
@@ -261,7 +261,7 @@ class TestWhatMustBeSaid:
         card = ModelCard.load(tmp_path / 'out' / 'README.md')
         assert {result.dataset_name for result in card.data.eval_results} == {'noisy | patterns', 'street'}
         assert 'street: A street.' in card.text
-        assert 'Synthetic images of "noisy | patterns": Coloured squares under noise. Green' in card.text
+        assert 'Synthetic images of "noisy | patterns": Colored squares under noise. A green frame' in card.text
 
 
 class TestWrongUse:

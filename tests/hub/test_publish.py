@@ -160,7 +160,7 @@ class TestRun:
 
 
 class TestManifest:
-    def test_all_go_to_an_organisation_and_the_manifest_says_where(self, hub, client, site, released, tmp_path):
+    def test_all_go_to_an_organization_and_the_manifest_says_where(self, hub, client, site, released, tmp_path):
         manifest = site / 'timm_dpa' / 'weights' / 'manifest.json'
         out = published(client, '--all', '--org', 'org')
         revision = commits(hub, 'org/reid-random')[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -52,6 +54,11 @@ class VectorBatchNorm(nn.BatchNorm1d):
         super().__init__(channels, device=device, dtype=dtype)
         if not bias:  # torch has this argument only since a later version than the oldest one that we support
             self.register_parameter('bias', None)
+
+    if TYPE_CHECKING:
+        running_mean: torch.Tensor
+        running_var: torch.Tensor
+        num_batches_tracked: torch.Tensor
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return _batch_norm(

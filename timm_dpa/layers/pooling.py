@@ -1,4 +1,4 @@
-"""Pooling operators of the dual-pooling attention: average, minimum, generalised mean (GeM) and soft pooling.
+"""Pooling operators of the dual-pooling attention: average, minimum, generalized mean (GeM) and soft pooling.
 
 Each one reduces a feature map `(B, C, H, W)` either over its positions, one value per channel `(B, C, 1, 1)`, or over
 its channels, one value per position `(B, 1, H, W)`. Guo et al., "A novel dual-pooling attention module for UAV vehicle
@@ -8,6 +8,7 @@ re-identification", Scientific Reports 2024, eq. 1-4.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +83,7 @@ class MinPool(nn.Module):
 
 
 class GeMPool(nn.Module):
-    """Generalised mean `(mean(max(x, eps) ** p)) ** (1 / p)` (eq. 3; Radenovic et al., TPAMI 2019).
+    """Generalized mean `(mean(max(x, eps) ** p)) ** (1 / p)` (eq. 3; Radenovic et al., TPAMI 2019).
 
     Computed in float32 and in the log domain, so that neither a large `p` nor half precision overflows or underflows.
 
@@ -101,8 +102,8 @@ class GeMPool(nn.Module):
         eps: float = 1e-6,
         over: str = 'positions',
         flatten: bool = False,
-        device=None,
-        dtype=None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if not (math.isfinite(p) and p > 0):
@@ -114,10 +115,9 @@ class GeMPool(nn.Module):
         self.eps = eps
         self.keepdim = not flatten
         self.learnable = learnable
+        self.p: nn.Parameter | float = float(p)
         if learnable:
             self.p = nn.Parameter(torch.full((1,), float(p), device=device, dtype=dtype))
-        else:
-            self.p = float(p)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.learnable and self.p == 1.0:
@@ -185,12 +185,17 @@ class PoolingPair(nn.Module):
     three instead of one each.
 
     Args:
-        gem_p, gem_learnable: exponent of the generalised mean.
+        gem_p, gem_learnable: exponent of the generalized mean.
         over: `'positions'` gives two tensors `(B, C, 1, 1)`, `'channels'` gives two `(B, 1, H, W)`.
     """
 
     def __init__(
-        self, gem_p: float = 1.0, gem_learnable: bool = False, over: str = 'positions', device=None, dtype=None
+        self,
+        gem_p: float = 1.0,
+        gem_learnable: bool = False,
+        over: str = 'positions',
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.avg_pool = AvgPool(over)
@@ -219,7 +224,7 @@ class _MeanAndContrast(torch.autograd.Function):
     """`mean(x)` and `mean(max(x, eps)) - min(x)`."""
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor, eps: float, over: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(ctx: Any, x: torch.Tensor, eps: float, over: str) -> tuple[torch.Tensor, torch.Tensor]:
         dims = _reduced_dims(over)
         if over == 'channels':
             low, first = x.min(1, keepdim=True)
@@ -232,7 +237,7 @@ class _MeanAndContrast(torch.autograd.Function):
         return x.mean(dims, keepdim=True), x.clamp(min=eps).mean(dims, keepdim=True) - low
 
     @staticmethod
-    def backward(ctx, grad_mean: torch.Tensor, grad_contrast: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, grad_mean: torch.Tensor, grad_contrast: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         x, first = ctx.saved_tensors
         grad_mean, grad_contrast = grad_mean.to(x.dtype), grad_contrast.to(x.dtype)  # autocast may widen them
         count = x.shape[1] if ctx.over == 'channels' else x.shape[2] * x.shape[3]

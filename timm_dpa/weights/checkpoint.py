@@ -37,7 +37,7 @@ _CONTAINERS = (
 _PREFERRED = ('encoder_q', 'base_encoder', 'online_encoder', 'online_network', 'teacher')
 _SCALAR, _RECONSTRUCT = np.float64(0).__reduce__()[0], np.ones(0).__reduce__()[0]
 #: what stands beside weights: numbers and arrays of numpy, options of a script; to build one runs no code
-_DATA = [
+_DATA: list[Any] = [
     argparse.Namespace,
     np.ndarray,
     np.dtype,

@@ -34,7 +34,7 @@ __all__ = [
 ORG_VARIABLE = 'TIMM_DPA_HUB_ORG'
 
 #: folders of the released models that come with this package, `<architecture>.<tag>`, exactly as on the Hub
-MODELS = Path(find_spec('timm_dpa.hub').origin).parent / 'models'  # only found: this package imports no other
+MODELS = Path(getattr(find_spec('timm_dpa.hub'), 'origin', '')).parent / 'models'  # found, not imported
 
 WEIGHTS_FILE = 'model.safetensors'  # what timm's export writes
 _SHA256 = re.compile(r'[0-9a-f]{64}')
@@ -66,7 +66,7 @@ def _packaged_weights(release: Release) -> Path | None:
     return path if path.is_file() else None
 
 
-def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
+def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any) -> Any:
     """`timm.models.build_model_with_cfg`, but weights from the Hub, or of this package, are checked first.
 
     Weights that hold a whitening give the model one. The weights of a registered tag must have the SHA-256 that the
@@ -159,7 +159,7 @@ def _find_checked(cfg: PretrainedCfg, name: str, cache_dir: str | os.PathLike[st
 def _download(hub_id: str, release: Release | None, cache_dir: str | os.PathLike[str] | None) -> Path:
     """Download the weights of `org/name@revision`, or take them from the cache, and check them."""
     repo, _, revision = hub_id.partition('@')
-    where = {'revision': revision or None, 'cache_dir': cache_dir}
+    where: dict[str, Any] = {'revision': revision or None, 'cache_dir': cache_dir}
     for attempt in (0, 1):
         known = try_to_load_from_cache(repo, WEIGHTS_FILE, **where)
         try:
@@ -196,7 +196,7 @@ def _what_is_wrong(path: Path, release: Release | None) -> str | None:
         return f'is no safetensors file ({error})'
 
 
-def _check_fits(weights: dict[str, torch.Tensor], model: nn.Module, source: str, num_classes: int, asked: bool) -> None:
+def _check_fits(weights: dict[str, torch.Tensor], model: Any, source: str, num_classes: int, asked: bool) -> None:
     """timm loads with `strict=False` where the classifier is replaced, and would then leave out what is missing."""
     classifier = weights.get('fc.weight')
     found = 0 if classifier is None else classifier.shape[0]

@@ -72,9 +72,9 @@ def explain_upload(error: BaseException, repo_id: str) -> str:
     if status == 401:
         return f'{repo_id}: the Hub does not know this token; hf auth login, or set HF_TOKEN to one that may write'
     if status == 403:
-        return f'{repo_id}: this token may not write there; check the organisation, and that the token has write access'
+        return f'{repo_id}: this token may not write there; check the organization, and that the token has write access'
     if status == 404:
-        return f'{repo_id}: no such organisation or repository on {constants.ENDPOINT} that this token may write to'
+        return f'{repo_id}: no such organization or repository on {constants.ENDPOINT} that this token may write to'
     if isinstance(error, OfflineModeIsEnabled):
         return f'{repo_id}: HF_HUB_OFFLINE is set; unset it to publish'
     reason = ' '.join(str(error).split()) or type(error).__name__

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import timm
 import torch
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from timm.models import adapt_input_conv, is_model
-from torch import nn
 
 from ..dpa_resnet import ReIDResNet
 from ..layers.whitening import WHITENING_KEY, add_whitening
@@ -104,7 +104,8 @@ def init_backbone(
     """
     source = os.fspath(init_from)
     # position embeddings are resampled by timm while it loads them
-    size = {'img_size': model.backbone_args['img_size']} if 'img_size' in getattr(model, 'backbone_args', {}) else {}
+    options: dict[str, Any] = model.backbone_args if isinstance(model, ReIDBackbone) else {}
+    size = {'img_size': options['img_size']} if 'img_size' in options else {}
     if os.path.exists(source):
         weights = read_checkpoint(find_weights(source)).weights
     elif looks_like_file(source):
@@ -117,7 +118,7 @@ def init_backbone(
         raise FileNotFoundError(f'{source}: neither a file, nor a Hub repository (org/name), nor a timm model')
 
     prefix = 'backbone.' if isinstance(model, ReIDBackbone) else ''
-    target = model.backbone if prefix else model
+    target: Any = model.backbone if isinstance(model, ReIDBackbone) else model
     state = target.state_dict()
     given = weights
     weights, outer = select_network(given, state, source)
@@ -153,14 +154,14 @@ def init_backbone(
     return InitReport(source, tuple(prefix + name for name in fitting), not_filled, ignored)
 
 
-def _stem(model: nn.Module, state: dict[str, torch.Tensor]) -> str | None:
+def _stem(model: Any, state: dict[str, torch.Tensor]) -> str | None:
     """The weight of the first convolution, which other input channels change."""
     first = model.pretrained_cfg.get('first_conv') or 'conv1'
     first = first if isinstance(first, str) else first[0]
     return next((name for name in state if name.startswith(first) and name.endswith('weight')), None)
 
 
-def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
+def load_weights(model: Any, path: str | os.PathLike[str]) -> None:
     """Load a checkpoint of the same model from a file, but for a classifier of another number of identities.
 
     Args:
@@ -190,15 +191,13 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
         raise ValueError(f'{error}{suggest_conversion(checkpoint.weights)}') from error
 
 
-def _pretrained(name: str, source: str, **model_args) -> dict[str, torch.Tensor]:
+def _pretrained(name: str, source: str, **model_args: Any) -> dict[str, torch.Tensor]:
     """Weights that timm knows or downloads."""
     try:
         return timm.create_model(name, pretrained=True, **model_args).state_dict()
-    # no connection, and not in the cache, is one of them
+    # an EntryNotFoundError also says that there is no connection, and no file in the cache
     except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError) as error:
-        raise FileNotFoundError(
-            explain(error, source)
-        ) from error  # no connection, and not in the cache, is one of them
+        raise FileNotFoundError(explain(error, source)) from error
     except WeightsError:
         raise
     except RuntimeError as error:  # a tag without weights, or weights that are not those of the configuration
