@@ -16,6 +16,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from timm_dpa.attention import ATTN_TEXTS
 from timm_dpa.files import write_bytes
 
 from .lineage import data_folder, only_synthetic, real_sources, terms
@@ -33,16 +34,6 @@ _METRICS = {
     'Rank-5': ('rank5', 'rank_5'),
     'Rank-10': ('rank10', 'rank_10'),
     'mINP': ('mINP', 'mean_inverse_negative_penalty'),
-}
-_ATTENTIONS = {
-    'dpa': 'dual-pooling attention (Guo et al. 2024)',
-    'cpa': 'channel-pooling attention (Guo et al. 2024)',
-    'spa': 'spatial-pooling attention (Guo et al. 2024)',
-    'se': 'squeeze-and-excitation (Hu et al. 2018)',
-    'cbam': 'CBAM (Woo et al. 2018)',
-    'ca': 'coordinate attention (Hou et al. 2021)',
-    'nl': 'non-local blocks (Wang et al. 2018)',
-    'nl_dot': 'non-local blocks without softmax (Wang et al. 2018)',
 }
 
 
@@ -262,7 +253,7 @@ def _describe_architecture(facts: CardFacts) -> str:
     args = dict(facts.model_args)
     if facts.architecture == 'reid_timm':
         return f'`{args.get("backbone", "a backbone")}` of timm with GeM pooling and a batch-norm neck'
-    attention = _ATTENTIONS.get(args.pop('attn_layer', facts.architecture.partition('_resnet')[0]))
+    attention = ATTN_TEXTS.get(args.pop('attn_layer', facts.architecture.partition('_resnet')[0]))
     stages = args.pop('attn_stages', [3])
     text = 'a ResNet without attention, with a batch-norm neck'
     if attention and stages:

@@ -25,6 +25,7 @@ torch.fx.wrap('product_over_channels')  # a leaf here too
 
 __all__ = [
     'ATTN_LAYERS',
+    'ATTN_TEXTS',
     'ChannelPoolingAttention',
     'DotProductNonLocalAttn',
     'DualPoolingAttention',
@@ -334,6 +335,19 @@ ATTN_LAYERS: dict[str, Callable[..., nn.Module]] = {
     # The batch norm after the last convolution starts at weight 0, so that the block starts as the identity.
     'nl': _non_local,
     'nl_dot': DotProductNonLocalAttn,
+}
+
+
+#: name -> what a card calls it, and the paper
+ATTN_TEXTS = {
+    'dpa': 'dual-pooling attention (Guo et al. 2024)',
+    'cpa': 'channel-pooling attention (Guo et al. 2024)',
+    'spa': 'spatial-pooling attention (Guo et al. 2024)',
+    'se': 'squeeze-and-excitation (Hu et al. 2018)',
+    'cbam': 'CBAM (Woo et al. 2018)',
+    'ca': 'coordinate attention (Hou et al. 2021)',
+    'nl': 'non-local blocks (Wang et al. 2018)',
+    'nl_dot': 'non-local blocks without softmax (Wang et al. 2018)',
 }
 
 

@@ -15,31 +15,13 @@ from timm.models import generate_default_cfgs, register_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
-from .attention import create_stage_attn
+from .attention import ATTN_TEXTS, create_stage_attn
 from .head import ReIDHead
 from .layers.norm import InstanceBatchNorm2d
 from .weights.fetch import build_checked, locate_weights
 from .weights.manifest import Release, read_manifest
 
-__all__ = [
-    'ReIDResNet',
-    'ca_resnet18',
-    'ca_resnet50',
-    'cbam_resnet18',
-    'cbam_resnet50',
-    'cpa_resnet18',
-    'cpa_resnet50',
-    'dpa_resnet18',
-    'dpa_resnet50',
-    'nl_resnet18',
-    'nl_resnet50',
-    'reid_resnet18',
-    'reid_resnet50',
-    'se_resnet18',
-    'se_resnet50',
-    'spa_resnet18',
-    'spa_resnet50',
-]
+__all__ = ['ReIDResNet']  # register_model adds the architectures
 
 
 class ReIDResNet(ReIDHead, ResNet):
@@ -213,97 +195,16 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-@register_model
-def reid_resnet18(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
-    """ResNet-18 without attention: the baseline of the paper."""
-    return _create_reid_resnet('reid_resnet18', pretrained, **kwargs)
+def _add_entry_point(arch: str) -> None:
+    def entry_point(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
+        return _create_reid_resnet(arch, pretrained, **kwargs)
+
+    attn, _, depth = arch.partition('_resnet')
+    what = f'with {ATTN_TEXTS[attn]} after stage 3' if attn in ATTN_TEXTS else 'without attention: the baseline'
+    entry_point.__name__ = entry_point.__qualname__ = arch
+    entry_point.__doc__ = f'ResNet-{depth} {what}.'
+    globals()[arch] = register_model(entry_point)
 
 
-@register_model
-def dpa_resnet18(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
-    """ResNet-18 with dual-pooling attention (Guo et al. 2024) after stage 3."""
-    return _create_reid_resnet('dpa_resnet18', pretrained, **kwargs)
-
-
-@register_model
-def cpa_resnet18(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
-    """ResNet-18 with channel-pooling attention (Guo et al. 2024) after stage 3."""
-    return _create_reid_resnet('cpa_resnet18', pretrained, **kwargs)
-
-
-@register_model
-def spa_resnet18(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
-    """ResNet-18 with spatial-pooling attention (Guo et al. 2024) after stage 3."""
-    return _create_reid_resnet('spa_resnet18', pretrained, **kwargs)
-
-
-@register_model
-def se_resnet18(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
-    """ResNet-18 with squeeze-and-excitation (Hu et al. 2018) after stage 3."""
-    return _create_reid_resnet('se_resnet18', pretrained, **kwargs)
-
-
-@register_model
-def cbam_resnet18(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
-    """ResNet-18 with CBAM (Woo et al. 2018) after stage 3."""
-    return _create_reid_resnet('cbam_resnet18', pretrained, **kwargs)
-
-
-@register_model
-def ca_resnet18(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
-    """ResNet-18 with coordinate attention (Hou et al. 2021) after stage 3."""
-    return _create_reid_resnet('ca_resnet18', pretrained, **kwargs)
-
-
-@register_model
-def nl_resnet18(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
-    """ResNet-18 with a non-local block (Wang et al. 2018) after stage 3."""
-    return _create_reid_resnet('nl_resnet18', pretrained, **kwargs)
-
-
-@register_model
-def reid_resnet50(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
-    """ResNet-50 without attention: the baseline of the paper."""
-    return _create_reid_resnet('reid_resnet50', pretrained, **kwargs)
-
-
-@register_model
-def dpa_resnet50(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
-    """ResNet-50 with dual-pooling attention (Guo et al. 2024) after stage 3."""
-    return _create_reid_resnet('dpa_resnet50', pretrained, **kwargs)
-
-
-@register_model
-def cpa_resnet50(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
-    """ResNet-50 with channel-pooling attention (Guo et al. 2024) after stage 3."""
-    return _create_reid_resnet('cpa_resnet50', pretrained, **kwargs)
-
-
-@register_model
-def spa_resnet50(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
-    """ResNet-50 with spatial-pooling attention (Guo et al. 2024) after stage 3."""
-    return _create_reid_resnet('spa_resnet50', pretrained, **kwargs)
-
-
-@register_model
-def se_resnet50(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
-    """ResNet-50 with squeeze-and-excitation (Hu et al. 2018) after stage 3."""
-    return _create_reid_resnet('se_resnet50', pretrained, **kwargs)
-
-
-@register_model
-def cbam_resnet50(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
-    """ResNet-50 with CBAM (Woo et al. 2018) after stage 3."""
-    return _create_reid_resnet('cbam_resnet50', pretrained, **kwargs)
-
-
-@register_model
-def ca_resnet50(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
-    """ResNet-50 with coordinate attention (Hou et al. 2021) after stage 3."""
-    return _create_reid_resnet('ca_resnet50', pretrained, **kwargs)
-
-
-@register_model
-def nl_resnet50(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
-    """ResNet-50 with a non-local block (Wang et al. 2018) after stage 3."""
-    return _create_reid_resnet('nl_resnet50', pretrained, **kwargs)
+for _arch in _ARCHITECTURES:
+    _add_entry_point(_arch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
@@ -32,6 +32,9 @@ class ReIDBackbone(ReIDHead):
         ValueError: no such model in timm.
     """
 
+    if TYPE_CHECKING:
+        backbone_args: dict[str, Any]
+
     def __init__(
         self,
         backbone: str,
@@ -45,7 +48,7 @@ class ReIDBackbone(ReIDHead):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.backbone_args: dict[str, Any] = dict(backbone_args or {})
+        self.backbone_args = dict(backbone_args or {})
         #: what `create_model` needs to make this network again
         self.model_args = {
             'backbone': backbone,

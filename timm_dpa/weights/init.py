@@ -104,7 +104,7 @@ def init_backbone(
     """
     source = os.fspath(init_from)
     # position embeddings are resampled by timm while it loads them
-    options: dict[str, Any] = model.backbone_args if isinstance(model, ReIDBackbone) else {}
+    options: Any = getattr(model, 'backbone_args', {})
     size = {'img_size': options['img_size']} if 'img_size' in options else {}
     if os.path.exists(source):
         weights = read_checkpoint(find_weights(source)).weights
