@@ -54,7 +54,7 @@ class CardFacts:
         trained_on: sentences about the training data.
         sources: the data sets, see `timm_dpa.hub.lineage.list_source`.
         base_model: `org/name` of the weights that training started from.
-        commands: the commands that train the model again, by `recipe.yaml` beside the card and those of earlier stages.
+        commands: the commands that train the model again, by `recipe.yaml` beside the card and those of earlier runs.
         results: one entry for each evaluation, see `summarize`.
         picture, picture_caption: file name of the ranked lists, and what they show.
     """

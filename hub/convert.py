@@ -259,9 +259,8 @@ def _check_keys(weights: dict[str, torch.Tensor], expected: dict[str, torch.Tens
     expected = dict(expected)
     for key, shape in _OTHERS[source].items():
         if key in weights or key == _NECK_BIAS or (key in _PIXELS and not weights.keys().isdisjoint(_PIXELS)):
-            if shape[0] is None:
-                shape = (*(weights[key].shape[:1] or (1,)), *shape[1:])
-            expected[key] = torch.empty(shape, device='meta')
+            sides = (*(weights[key].shape[:1] or (1,)), *shape[1:]) if shape[0] is None else shape
+            expected[key] = torch.empty([int(side or 0) for side in sides], device='meta')
     wrong = [key for key in expected if key not in weights and not is_counter(key)]
     wrong += [key for key in weights if key not in expected]
     wrong = wrong or [key for key in weights if not _fits(key, weights[key].shape, expected[key].shape)]

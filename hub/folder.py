@@ -28,13 +28,13 @@ from .card import CARD, FACTS_FILE, CardFacts, read_facts, read_results, render_
 from .golden import GOLDEN_FILE, check_golden, write_golden
 from .half import store_half
 from .lineage import (
-    Stage,
+    TrainingRun,
     apply_about,
-    describe_stages,
+    describe_runs,
     find_run,
     only_synthetic,
+    training_runs,
     training_sources,
-    training_stages,
     write_recipes,
 )
 
@@ -97,23 +97,23 @@ def build_folder(
     check_repo_id(repo_id)
     source, out = Path(source), Path(out)
     run, model = _find_model(source)
-    stages = training_stages(run) if run else []
+    runs = training_runs(run)
     evaluations = [read_results(Path(result)) for result in results]
     if run and (run / 'evaluation.json').is_file():
         evaluations.insert(0, read_results(run))
         if evaluations[0].get('epoch') == 0:
             raise ValueError(f'{run}: its training did not help, and model/ holds the weights that it started from')
-    stages, evaluations = _tell_about(stages, evaluations, about or {})
-    sources = training_sources(stages)
+    runs, evaluations = _tell_about(runs, evaluations, about or {})
+    sources = training_sources(runs)
     check_license(sources, license, source)
-    if trained_on is None and not stages:
+    if trained_on is None and not runs:
         raise ValueError(f'{source}: has no record of its training data; say it in a sentence (--trained-on "...")')
 
     with atomic_folder(out) as making:
         (store_half if half else shutil.copyfile)(model / 'model.safetensors', making / 'model.safetensors')
         config = _write_config(model / 'config.json', making / 'config.json', license or 'apache-2.0')
         name = repo_id.rpartition('/')[2]
-        commands = write_recipes(stages, making, name)
+        commands = write_recipes(runs, making, name)
         write_golden(making)
         caption = _draw_picture(making, name, pictures)
         facts = CardFacts(
@@ -126,9 +126,9 @@ def build_folder(
             parameters=_count_parameters(making / 'model.safetensors'),
             half=half,
             license=license or 'apache-2.0',
-            trained_on=trained_on or describe_stages(stages),
+            trained_on=trained_on or describe_runs(runs),
             sources=sources,
-            base_model=pretrained_origin(stages[0].recipe.model) if stages else None,
+            base_model=pretrained_origin(runs[0].recipe.model) if runs else None,
             commands=commands,
             results=[summarize(evaluation) for evaluation in evaluations],
             picture=_PICTURE,
@@ -138,16 +138,16 @@ def build_folder(
 
 
 def _tell_about(
-    stages: list[Stage], evaluations: list[dict[str, Any]], about: Mapping[str, str | os.PathLike[str]]
-) -> tuple[list[Stage], list[dict[str, Any]]]:
-    data = [source for stage in stages for source in stage.sources] + [each['data'] for each in evaluations]
+    runs: list[TrainingRun], evaluations: list[dict[str, Any]], about: Mapping[str, str | os.PathLike[str]]
+) -> tuple[list[TrainingRun], list[dict[str, Any]]]:
+    data = [source for each in runs for source in each.sources] + [each['data'] for each in evaluations]
     names = [each['name'] for each in data]
     for name in about:
         if name not in [*names, *(each['train']['revision'] for each in data)]:
             raise ValueError(f'about {name}: no such data set here; there are {", ".join(dict.fromkeys(names))}')
     said = {name: load_about(Path(path)) for name, path in about.items()}
     return (
-        [dataclasses.replace(stage, data=apply_about(stage.data, said)) for stage in stages],
+        [dataclasses.replace(each, data=apply_about(each.data, said)) for each in runs],
         [{**evaluation, 'data': apply_about(evaluation['data'], said)} for evaluation in evaluations],
     )
 

@@ -19,29 +19,28 @@ from timm_dpa.train.run.networks import brings_weights, pretrained_origin, relea
 from timm_dpa.weights.manifest import read_manifest
 
 __all__ = [
-    'Stage',
-    'all_synthetic',
+    'TrainingRun',
     'apply_about',
     'data_folder',
-    'describe_stages',
+    'describe_runs',
     'find_run',
     'list_source',
     'only_synthetic',
     'real_sources',
     'terms',
+    'training_runs',
     'training_sources',
-    'training_stages',
     'write_recipes',
 ]
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A run.
+class TrainingRun:
+    """A training run.
 
     Attributes:
-        recipe: of the run.
-        data: what they are, see `timm_dpa.train.data.mixing.TrainingSources.describe`.
+        recipe: the recipe of the run.
+        data: what it was trained on, see `timm_dpa.train.data.mixing.TrainingSources.describe`.
     """
 
     recipe: Recipe
@@ -66,26 +65,27 @@ def _is_run(folder: Path) -> bool:
     return all((folder / name).is_file() for name in ('recipe.yaml', 'data.json'))
 
 
-def training_stages(run: Path) -> list[Stage]:
-    """The run and, before it, those that its start leads to, as far as their folders are there.
+def training_runs(folder: Path | None) -> list[TrainingRun]:
+    """The run in a folder and, before it, those that its start leads to, as far as their folders are there.
 
     Raises:
         ValueError: a recipe, or what a run recorded of its data, cannot be read.
     """
-    stages, met = [], set()
-    while run is not None and run.resolve() not in met:
-        met.add(run.resolve())
-        path = run / 'data.json'
+    runs: list[TrainingRun] = []
+    met: set[Path] = set()
+    while folder is not None and folder.resolve() not in met:
+        met.add(folder.resolve())
+        path = folder / 'data.json'
         try:
             data = json.loads(path.read_text(encoding='utf-8'))
         except ValueError as error:
             raise ValueError(f'{path}: cannot be read ({error})') from error
         if not isinstance(data, dict) or not {'name', 'train'} <= data.keys():
             raise ValueError(f'{path}: does not say what was trained on; timm-dpa train writes it')
-        stages.insert(0, Stage(load_recipe(run / 'recipe.yaml'), data))
-        start = _start(stages[0].recipe)
-        run = find_run(Path(start)) if start else None
-    return stages
+        runs.insert(0, TrainingRun(load_recipe(folder / 'recipe.yaml'), data))
+        start = _start(runs[0].recipe)
+        folder = find_run(Path(start)) if start else None
+    return runs
 
 
 def _start(recipe: Recipe) -> str | None:
@@ -93,22 +93,17 @@ def _start(recipe: Recipe) -> str | None:
     return recipe.model.checkpoint or recipe.model.init_from
 
 
-def all_synthetic(stages: Sequence[Stage]) -> bool:
-    """Whether all training images are known to be synthetic: of every stage, and of what the first started from."""
-    return only_synthetic(training_sources(stages))
-
-
-def training_sources(stages: Sequence[Stage]) -> list[dict[str, Any]]:
-    """Entries of all data sets, see `list_source`; first those behind the first stage's start, and behind teachers."""
-    start = _start_sources(stages[0].recipe.model) if stages and _has_start(stages[0].recipe) else []
-    teachers = [source for name in _teachers(stages) for source in _start_sources(ModelRecipe(name=name))]
-    found = [*start, *teachers, *(list_source(source) for stage in stages for source in stage.sources)]
+def training_sources(runs: Sequence[TrainingRun]) -> list[dict[str, Any]]:
+    """Entries of all data sets, see `list_source`; first those behind the first run's start, and behind teachers."""
+    start = _start_sources(runs[0].recipe.model) if runs and _has_start(runs[0].recipe) else []
+    teachers = [source for name in _teachers(runs) for source in _start_sources(ModelRecipe(name=name))]
+    found = [*start, *teachers, *(list_source(source) for run in runs for source in run.sources)]
     return [source for number, source in enumerate(found) if source not in found[:number]]
 
 
-def _teachers(stages: Sequence[Stage]) -> list[str]:
-    """Weights whose embeddings were the aim of a stage."""
-    losses = [stage.recipe.loss for stage in stages]
+def _teachers(runs: Sequence[TrainingRun]) -> list[str]:
+    """Weights whose embeddings were the aim of a run."""
+    losses = [run.recipe.loss for run in runs]
     return list(dict.fromkeys(loss.teacher for loss in losses if loss.pull and loss.teacher))
 
 
@@ -116,24 +111,24 @@ def _has_start(recipe: Recipe) -> bool:
     return _start(recipe) is not None or brings_weights(recipe.model.name)
 
 
-def describe_stages(stages: Sequence[Stage]) -> str:
+def describe_runs(runs: Sequence[TrainingRun]) -> str:
     """Sentences for a card: which images, at which size and for how long."""
-    first = stages[0].recipe
-    if len(stages) == 1:
-        text = _describe_sources(stages[0])
+    first = runs[0].recipe
+    if len(runs) == 1:
+        text = _describe_sources(runs[0])
     else:
-        text = f'In {len(stages)} stages, each from the weights of the one before:\n'
-        for number, stage in enumerate(stages, start=1):
-            same = number > 1 and _images(stage) == _images(stages[number - 2])
-            before = stages[max(number - 2, 0)].recipe.model.name
-            trunk = f' from the trunk of that `{before}`' if _is_other(before, stage.recipe.model.name) else ''
-            text += f'\n{number}. {_describe_length(stage.recipe)}{trunk}: '
-            text += 'the same images.' if same else _describe_sources(stage)
-    for name in _teachers(stages):
+        text = f'In {len(runs)} training runs, each from the weights of the one before:\n'
+        for number, run in enumerate(runs, start=1):
+            same = number > 1 and _images(run) == _images(runs[number - 2])
+            before = runs[max(number - 2, 0)].recipe.model.name
+            trunk = f' from the trunk of that `{before}`' if _is_other(before, run.recipe.model.name) else ''
+            text += f'\n{number}. {_describe_length(run.recipe)}{trunk}: '
+            text += 'the same images.' if same else _describe_sources(run)
+    for name in _teachers(runs):
         trained = _describe_known(ModelRecipe(name=name))
         text += f'\n\nIts embeddings were pulled toward those of the weights `{name}`{trained}.'
     if released_start(first.model):
-        then = f'Then {_describe_length(first)}: ' if len(stages) == 1 else ''
+        then = f'Then {_describe_length(first)}: ' if len(runs) == 1 else ''
         return f'{_describe_start(first.model)}\n\n{then}{text}'
     if _has_start(first) and pretrained_origin(first.model) is None:
         text += '\n\nTraining started from weights whose own training data are not recorded here.'
@@ -141,7 +136,7 @@ def describe_stages(stages: Sequence[Stage]) -> str:
 
 
 def _describe_start(model: ModelRecipe) -> str:
-    name = released_start(model)
+    name = str(released_start(model))
     trunk = 'the trunk (all but attention and classifier) of ' if _takes_trunk(model, name) else ''
     return f'Training started from {trunk}the weights `{name}` of timm-dpa{_describe_known(model)}.'
 
@@ -163,30 +158,34 @@ def _is_other(before: str, name: str) -> bool:
     return ':' not in before + name and before.partition('.')[0] != name.partition('.')[0]
 
 
-def write_recipes(stages: Sequence[Stage], folder: Path, name: str) -> list[str]:
-    """Write `recipe.yaml`, and `recipe_1.yaml`, ... of the stages before it; returns the commands that train again.
+def write_recipes(runs: Sequence[TrainingRun], folder: Path, name: str) -> list[str]:
+    """Write `recipe.yaml`, and `recipe_1.yaml`, ... of the runs before it; returns the commands that train again.
 
     Args:
         name: of the model, for the folders of the runs.
     """
-    commands, before = [], None
-    for number, stage in enumerate(stages, start=1):
-        suffix = '' if number == len(stages) else f'_{number}'
-        recipe = stage.recipe
+    commands: list[str] = []
+    before: str | None = None
+    for number, run in enumerate(runs, start=1):
+        suffix = '' if number == len(runs) else f'_{number}'
+        recipe = run.recipe
         released = released_start(recipe.model)
         if released:  # by its name, where it was the path of its file
             whole = ['model.init_from=null', 'model.checkpoint=null', f'model.name={released}']
             trunk = [f'model.init_from={released}']
             recipe = recipe.override(trunk if _takes_trunk(recipe.model, released) else whole)
         if before is not None:
-            whole = recipe.model.checkpoint is not None
-            start = f'model.checkpoint={before}' if whole else f'model.init_from={before}/model/model.safetensors'
+            start = (
+                f'model.checkpoint={before}'
+                if recipe.model.checkpoint
+                else f'model.init_from={before}/model/model.safetensors'
+            )
             recipe = recipe.override([start])
         if recipe.data.mix:
-            recipe = recipe.override([f'data.mix={json.dumps([data_folder(data) for data in stage.sources[1:]])}'])
+            recipe = recipe.override([f'data.mix={json.dumps([data_folder(data) for data in run.sources[1:]])}'])
         (folder / f'recipe{suffix}.yaml').write_text(recipe.as_yaml(), encoding='utf-8')
         before = f'runs/{name}{suffix}'
-        words = ['timm-dpa', 'train', '--recipe', f'recipe{suffix}.yaml', '--data', data_folder(stage.data)]
+        words = ['timm-dpa', 'train', '--recipe', f'recipe{suffix}.yaml', '--data', data_folder(run.data)]
         commands.append(shlex.join([*words, '--out', before]))
     return commands
 
@@ -199,12 +198,12 @@ def _describe_length(recipe: Recipe) -> str:
     return f'{epochs} epoch{"s" * (epochs != 1)}' + (f' at {size[0]} x {size[1]} pixels' if size else '')
 
 
-def _images(stage: Stage) -> list[dict[str, Any]]:
-    return [source['train'] for source in stage.sources]
+def _images(run: TrainingRun) -> list[dict[str, Any]]:
+    return [source['train'] for source in run.sources]
 
 
-def _describe_sources(stage: Stage) -> str:
-    first, *others = (_describe_data(source) for source in stage.sources)
+def _describe_sources(run: TrainingRun) -> str:
+    first, *others = (_describe_data(source) for source in run.sources)
     return ' '.join([first, *(f'Mixed into every batch: {other}' for other in others)])
 
 

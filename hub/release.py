@@ -21,7 +21,7 @@ from timm_dpa.weights.manifest import MANIFEST, Release, file_sha256, read_manif
 
 from .card import read_facts
 from .folder import build_folder, check_license, is_finished, read_architecture
-from .lineage import Stage, training_sources
+from .lineage import TrainingRun, training_sources
 
 __all__ = ['check_family', 'describe_release', 'release_member', 'release_model']
 
@@ -90,7 +90,7 @@ def check_family(
     for name in architectures:
         Release(name, tag, f'{name}.{tag}', sha256='0' * 64, size=1)
         own = recipe.override([f'model.name={name}'])
-        check_license(training_sources([Stage(own, about)]), license, root)
+        check_license(training_sources([TrainingRun(own, about)]), license, root)
 
 
 def release_member(run: Path, tag: str, out: Path, results: Sequence[Path], license: str | None) -> Release:
@@ -126,7 +126,7 @@ def release_member(run: Path, tag: str, out: Path, results: Sequence[Path], lice
         ):
             return known
     shutil.rmtree(folder, ignore_errors=True)
-    facts = {'results': results, 'license': license, 'half': True}
+    facts: dict[str, Any] = {'results': results, 'license': license, 'half': True}
     return release_model(run, tag, manifest=manifest, models=models, packaged=False, **facts)
 
 

@@ -79,7 +79,7 @@ def train_family(
             if processes.is_main:
                 print(f'{name}: {run}', flush=True)
             try:
-                train(_of_architecture(recipe, name), root, run, progress)
+                train(recipe.override([f'model.name={name}']), root, run, progress)
             except FloatingPointError as error:
                 if processes.world_size > 1:
                     raise  # the others wait in the middle of a step
@@ -92,14 +92,8 @@ def train_family(
         raise RuntimeError(f'{", ".join(diverged)}: diverged, see the log in {out / "runs"}; try a smaller optim.lr')
 
 
-def _of_architecture(recipe: Recipe, name: str) -> Recipe:
-    values = recipe.as_dict()
-    values['model']['name'] = name
-    return Recipe.from_dict(values)
-
-
 def _load_tests(roots: Sequence[str | os.PathLike[str]]) -> list[ReIDData]:
-    tests = []
+    tests: list[ReIDData] = []
     for root in roots:
         test = load_data(root, test_fraction=1)
         check_evaluable(test)

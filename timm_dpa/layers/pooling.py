@@ -26,15 +26,13 @@ def _reduced_dims(over: str) -> tuple[int, int] | tuple[int]:
 
 
 @torch.fx.wrap
-def _minimum(x: torch.Tensor, over_channels: bool, training: bool) -> torch.Tensor:
-    """Minimum whose gradient goes to the first of equals in training. A leaf for torch.fx, which cannot trace the test.
-
-    Evaluation and tracing do not depend on the grad mode: torch.jit.trace checks its result in another one.
-    """
+def _first_min(x: torch.Tensor, over_channels: bool) -> torch.Tensor:
+    """Minimum whose gradient goes to the first of equals. A leaf for torch.fx, which cannot trace the tests."""
+    first = x.requires_grad  # `amin` is 10 to 60 times faster, and the same but for the gradient
     if not torch.jit.is_scripting():  # noqa: SIM102 TorchScript leaves out the branch only if the test stands alone
-        if torch.jit.is_tracing():
-            training = False
-    if not (training and torch.is_grad_enabled() and x.requires_grad):
+        if torch.jit.is_tracing():  # a trace is the same with and without gradients
+            first = False
+    if not first:
         return x.amin(1, keepdim=True) if over_channels else x.amin((2, 3), keepdim=True)
     if over_channels:
         return x.min(1, keepdim=True).values
@@ -63,8 +61,8 @@ class AvgPool(nn.Module):
 class MinPool(nn.Module):
     """Minimum (eq. 2).
 
-    Where several elements share the minimum, as the zeros of a ReLU do, the first one takes the whole gradient in
-    training, as in the released implementation; evaluation mode uses the faster `amin`, which splits it.
+    Where several elements share the minimum, as the zeros of a ReLU do, the first one takes the whole gradient: so
+    does the released implementation, while `amin` would split it.
 
     Args:
         over: `'positions'` gives `(B, C, 1, 1)`, `'channels'` gives `(B, 1, H, W)`.
@@ -76,7 +74,7 @@ class MinPool(nn.Module):
         _reduced_dims(over)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return _minimum(x, self.over == 'channels', self.training)
+        return _first_min(x, self.over == 'channels')
 
     def extra_repr(self) -> str:
         return f'over={self.over!r}'
@@ -216,7 +214,7 @@ def _mean_and_contrast(x: torch.Tensor, eps: float, over: str, training: bool) -
         if training and x.requires_grad and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             return _MeanAndContrast.apply(x, eps, over)
     dims = [1] if over == 'channels' else [2, 3]
-    contrast = x.clamp(min=eps).mean(dims, keepdim=True) - _minimum(x, over == 'channels', training)
+    contrast = x.clamp(min=eps).mean(dims, keepdim=True) - _first_min(x, over == 'channels')
     return x.mean(dims, keepdim=True), contrast
 
 
