@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
-from safetensors.torch import load_file
 from timm.layers import to_2tuple
 from torch import nn
 
 import timm_dpa  # noqa: F401  registers the models
 from timm_dpa.layers.norm import VectorBatchNorm
 from timm_dpa.train.run.networks import write_model_folder
-from timm_dpa.weights.fetch import difference
+from timm_dpa.weights.checkpoint import difference, is_counter, read_checkpoint
 
 __all__ = ['ConversionReport', 'convert_checkpoint']
 
@@ -49,12 +46,6 @@ _OTHERS = {
 }
 #: parts of a non-local block, ours and FastReID's
 _NON_LOCAL = {'t': 'theta', 'p': 'phi', 'g': 'g', 'z': 'W.0', 'norm': 'W.1'}
-#: torchreid keeps Rank-1 as a number of numpy; to build one runs no code
-_NUMBERS = [
-    *((np.float64(0).__reduce__()[0], f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
-    np.dtype,
-    *(type(np.dtype(name)) for name in ('float16', 'float32', 'float64', 'int32', 'int64', 'bool')),
-]
 
 
 @dataclass(frozen=True)
@@ -132,8 +123,8 @@ def convert_checkpoint(
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise FileExistsError(f'{folder}: there already, and not empty; give a new folder')
 
-    path = os.fspath(checkpoint)
-    weights, prefix, beside = _read(path)
+    read = read_checkpoint(checkpoint)
+    path, weights, prefix = read.path, read.weights, read.prefix
     _check_source(weights, source, path)
     architecture, model_args, parts = _network(weights, source, path)
     model_args['last_stride'] = (2 if source == 'torchreid' else 1) if last_stride is None else last_stride
@@ -171,42 +162,9 @@ def convert_checkpoint(
         architecture,
         model_args,
         {prefix + key: names[key] for key in weights if key in names},
-        {**{prefix + key: why for key, why in left_out.items()}, **dict.fromkeys(beside, 'state of the training')},
+        {**{prefix + key: why for key, why in left_out.items()}, **dict.fromkeys(read.beside, 'state of the training')},
         _notes(source, weights, model_args, image_size, last_stride),
     )
-
-
-def _read(path: str) -> tuple[dict[str, torch.Tensor], str, list[str]]:
-    """Weights without the prefix of a parallel model, that prefix, and what else the file holds."""
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path}: no such checkpoint file')
-    try:
-        if path.endswith('.safetensors'):
-            content = load_file(path)
-        else:
-            with torch.serialization.safe_globals(_NUMBERS):
-                content = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f'{path}: is damaged, or holds more than tensors and numbers, which is not loaded because it could run '
-            'code; save model.state_dict() where it was made'
-        ) from error
-    except Exception as error:  # damaged files raise whatever the parser met
-        raise ValueError(f'{path}: not a checkpoint that can be read ({error})') from error
-    beside = []
-    if isinstance(content, dict):
-        inner = next((key for key in ('model', 'state_dict') if isinstance(content.get(key), dict)), None)
-        if inner is not None:
-            beside = [str(key) for key in content if key != inner]
-            content = content[inner]
-    if (
-        not isinstance(content, dict)
-        or not content
-        or not all(isinstance(key, str) and torch.is_tensor(value) for key, value in content.items())
-    ):
-        raise ValueError(f'{path}: holds no state dict of tensors; save model.state_dict()')
-    prefix = 'module.' if all(key.startswith('module.') for key in content) else ''
-    return {key.removeprefix(prefix): value for key, value in content.items()}, prefix, beside
 
 
 def _check_source(weights: dict[str, torch.Tensor], source: str, path: str) -> None:
@@ -301,10 +259,9 @@ def _check_keys(weights: dict[str, torch.Tensor], expected: dict[str, torch.Tens
     expected = dict(expected)
     for key, shape in _OTHERS[source].items():
         if key in weights or key == _NECK_BIAS or (key in _PIXELS and not weights.keys().isdisjoint(_PIXELS)):
-            if shape[0] is None:
-                shape = (*(weights[key].shape[:1] or (1,)), *shape[1:])
-            expected[key] = torch.empty(shape, device='meta')
-    wrong = [key for key in expected if key not in weights and not key.endswith('.num_batches_tracked')]
+            sides = (*(weights[key].shape[:1] or (1,)), *shape[1:]) if shape[0] is None else shape
+            expected[key] = torch.empty([int(side or 0) for side in sides], device='meta')
+    wrong = [key for key in expected if key not in weights and not is_counter(key)]
     wrong += [key for key in weights if key not in expected]
     wrong = wrong or [key for key in weights if not _fits(key, weights[key].shape, expected[key].shape)]
     if wrong:

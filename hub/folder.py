@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +17,31 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import safe_open
 
 from timm_dpa import FeatureExtractor
+from timm_dpa.files import atomic_folder, write_bytes
 from timm_dpa.train.data.datasets import load_data
 from timm_dpa.train.data.provenance import describe_data, load_about
 from timm_dpa.train.data.toy import draw_data_set
 from timm_dpa.train.figures.ranked_lists import rank_list_figure
 from timm_dpa.train.run.networks import pretrained_origin
 
-from .card import CardFacts, model_card, read_results
+from .card import CARD, FACTS_FILE, CardFacts, read_facts, read_results, render_card, summarize, write_card
 from .golden import GOLDEN_FILE, check_golden, write_golden
 from .half import store_half
 from .lineage import (
-    Stage,
-    all_synthetic,
-    describe_stages,
+    TrainingRun,
+    apply_about,
+    describe_runs,
     find_run,
+    only_synthetic,
+    training_runs,
     training_sources,
-    training_stages,
     write_recipes,
 )
-from .sources import apply_about
 
-__all__ = ['build_folder', 'check_licence', 'check_repo_id', 'is_finished', 'read_architecture', 'reuse_folder']
+__all__ = ['build_folder', 'check_license', 'check_repo_id', 'is_finished', 'read_architecture', 'reuse_folder']
 
 _WEIGHTS = ('config.json', 'model.safetensors')
 _PICTURE = 'ranks.png'
-_USED_ID = re.compile(r"((?:hf-hub:|model='))[\w.-]+/[\w.-]+(?=['@ ])")
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -49,14 +49,14 @@ def check_repo_id(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise ValueError(f'{repo_id}: no name of a repository ({error})') from error
+        raise ValueError(f'{repo_id}: not the name of a repository ({error})') from error
     if repo_id.count('/') != 1:
-        raise ValueError(f'{repo_id}: the repository needs the organisation or user, too: ORG/NAME')
+        raise ValueError(f'{repo_id}: the repository needs the organization or user as well: ORG/NAME')
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether it is what `build_folder` makes, perhaps with a card that was edited since."""
-    return all((folder / name).is_file() for name in (*_WEIGHTS, 'README.md', GOLDEN_FILE))
+    """Whether a folder is what `build_folder` makes."""
+    return all((folder / name).is_file() for name in (*_WEIGHTS, CARD, FACTS_FILE, GOLDEN_FILE))
 
 
 def build_folder(
@@ -64,7 +64,7 @@ def build_folder(
     out: Path,
     repo_id: str,
     *,
-    licence: str | None = None,
+    license: str | None = None,
     trained_on: str | None = None,
     results: Sequence[str | os.PathLike[str]] = (),
     pictures: str | os.PathLike[str] | None = None,
@@ -77,111 +77,111 @@ def build_folder(
     Args:
         source: folder of a training run, or one with `config.json` and `model.safetensors`.
         out: folder to make; it appears when it is complete. May exist if it is empty.
-        repo_id: `org/name` where it is going to lie, for the card.
-        licence: of the weights, as the Hub abbreviates them (`apache-2.0`, `cc-by-nc-4.0`, `other`, ...); None for
-            Apache-2.0, where all training data are known to be synthetic.
+        repo_id: `org/name` of the repository that the folder is for; the card names it.
+        license: of the weights, as the Hub abbreviates it (`apache-2.0`, `cc-by-nc-4.0`, `other`, ...); None for
+            Apache-2.0, which needs training data that are all known to be synthetic.
         trained_on: sentences for the card; None for what the run has recorded.
         results: folders of further evaluations, see `timm-dpa eval --out`.
-        pictures: data set whose images the ranked lists show, and so publish; None for drawn vehicles.
+        pictures: data set whose images the ranked lists show, and so publish; None for the toy data set.
         half: store the weights as float16, see `store_half`.
-        about: what data sets are that could not say so themselves: name, or
+        about: descriptions of data sets that have none of their own: name, or
             revision of the training part, -> file of the form of `dataset.json`.
-        packaged_as: `architecture.tag` of weights that come with this package, which the card's example loads then.
+        packaged_as: `architecture.tag` of weights that come with this package, which the card's example then loads.
 
     Raises:
         FileNotFoundError: `source` holds no model, or `results` no evaluation.
         FileExistsError: `out` holds something.
-        ValueError: what must be said about the weights and was not recorded; a wrong repository; weights that float16
-            cannot hold; `about` of a data set that is not there.
+        ValueError: facts about the weights that are neither recorded nor given; a wrong repository; weights that
+            float16 cannot hold; `about` of a data set that does not occur.
     """
     check_repo_id(repo_id)
     source, out = Path(source), Path(out)
     run, model = _find_model(source)
-    stages = training_stages(run) if run else []
+    runs = training_runs(run)
     evaluations = [read_results(Path(result)) for result in results]
     if run and (run / 'evaluation.json').is_file():
         evaluations.insert(0, read_results(run))
         if evaluations[0].get('epoch') == 0:
             raise ValueError(f'{run}: its training did not help, and model/ holds the weights that it started from')
-    stages, evaluations = _tell_about(stages, evaluations, about or {})
-    check_licence(stages, licence, source)
-    if trained_on is None and not stages:
+    runs, evaluations = _tell_about(runs, evaluations, about or {})
+    sources = training_sources(runs)
+    check_license(sources, license, source)
+    if trained_on is None and not runs:
         raise ValueError(f'{source}: has no record of its training data; say it in a sentence (--trained-on "...")')
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f'{out} is there already; name a new or empty folder')
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
-    try:
-        making.chmod(0o755)
+    with atomic_folder(out) as making:
         (store_half if half else shutil.copyfile)(model / 'model.safetensors', making / 'model.safetensors')
-        config = _write_config(model / 'config.json', making / 'config.json', licence or 'apache-2.0')
+        config = _write_config(model / 'config.json', making / 'config.json', license or 'apache-2.0')
         name = repo_id.rpartition('/')[2]
-        commands = write_recipes(stages, making, name)
+        commands = write_recipes(runs, making, name)
         write_golden(making)
         caption = _draw_picture(making, name, pictures)
         facts = CardFacts(
             repo_id=repo_id,
+            packaged_as=packaged_as,
             architecture=config['architecture'],
-            width=config['num_features'],
-            image_size=tuple(config['pretrained_cfg']['input_size'][1:]),
-            parameters=_count_parameters(making / 'model.safetensors'),
-            licence=licence or 'apache-2.0',
-            trained_on=trained_on or describe_stages(stages),
-            synthetic=all_synthetic(stages),
-            sources=training_sources(stages),
-            base_model=pretrained_origin(stages[0].recipe.model) if stages else None,
             model_args=_options(config),
-            results=evaluations,
+            width=config['num_features'],
+            image_size=config['pretrained_cfg']['input_size'][1:],
+            parameters=_count_parameters(making / 'model.safetensors'),
+            half=half,
+            license=license or 'apache-2.0',
+            trained_on=trained_on or describe_runs(runs),
+            sources=sources,
+            base_model=pretrained_origin(runs[0].recipe.model) if runs else None,
             commands=commands,
+            results=[summarize(evaluation) for evaluation in evaluations],
             picture=_PICTURE,
             picture_caption=caption,
-            half=half,
-            packaged_as=packaged_as,
         )
-        (making / 'README.md').write_text(str(model_card(facts)).rstrip() + '\n', encoding='utf-8')
-        os.replace(making, out)
-    except BaseException:
-        shutil.rmtree(making, ignore_errors=True)
-        raise
+        write_card(facts, making)
 
 
 def _tell_about(
-    stages: list[Stage], evaluations: list[dict[str, Any]], about: Mapping[str, str | os.PathLike[str]]
-) -> tuple[list[Stage], list[dict[str, Any]]]:
-    data = [source for stage in stages for source in stage.sources] + [each['data'] for each in evaluations]
+    runs: list[TrainingRun], evaluations: list[dict[str, Any]], about: Mapping[str, str | os.PathLike[str]]
+) -> tuple[list[TrainingRun], list[dict[str, Any]]]:
+    data = [source for each in runs for source in each.sources] + [each['data'] for each in evaluations]
     names = [each['name'] for each in data]
     for name in about:
         if name not in [*names, *(each['train']['revision'] for each in data)]:
             raise ValueError(f'about {name}: no such data set here; there are {", ".join(dict.fromkeys(names))}')
     said = {name: load_about(Path(path)) for name, path in about.items()}
     return (
-        [replace(stage, data=apply_about(stage.data, said)) for stage in stages],
+        [dataclasses.replace(each, data=apply_about(each.data, said)) for each in runs],
         [{**evaluation, 'data': apply_about(evaluation['data'], said)} for evaluation in evaluations],
     )
 
 
-def check_licence(stages: Sequence[Stage], licence: str | None, source: str | os.PathLike[str]) -> None:
-    """ValueError unless a licence is given, or all training images of `source` are known to be synthetic."""
-    if licence is None and not all_synthetic(stages):
+def check_license(sources: Sequence[dict[str, Any]], license: str | None, what: str | os.PathLike[str]) -> None:
+    """Raise ValueError unless a license is given, or all data sets behind `what` are known to be synthetic."""
+    if license is None and not only_synthetic(sources):
         raise ValueError(
-            f'{source}: say under which licence the weights may be used, which depends on what they were trained on '
+            f'{what}: say under which license the weights may be used, which depends on what they were trained on '
             '(--license apache-2.0, cc-by-nc-4.0, other, ...)'
         )
 
 
 def reuse_folder(folder: Path, out: Path, repo_id: str) -> None:
-    """Copy a finished folder as it is, but for the repository that the card's examples load.
+    """Copy a finished folder; where its card names another repository, it is rendered again.
 
     Raises:
-        ValueError: a wrong repository.
+        FileExistsError: `out` holds something.
+        ValueError: a wrong repository; a card that names another one and was edited since it was rendered.
         WeightsError: its weights do not give its golden embeddings.
     """
     check_repo_id(repo_id)
+    facts = read_facts(folder)
+    moved = facts.repo_id != repo_id
+    if moved and (folder / CARD).read_text(encoding='utf-8') != render_card(facts):
+        raise ValueError(
+            f'{folder / CARD}: was edited by hand and names {facts.repo_id}; edit {FACTS_FILE} instead, from which the '
+            'card is rendered'
+        )
     check_golden(folder)
-    shutil.copytree(folder, out, dirs_exist_ok=True)
-    card = out / 'README.md'
-    card.write_text(_USED_ID.sub(rf'\g<1>{repo_id}', card.read_text(encoding='utf-8')), encoding='utf-8')
+    with atomic_folder(out) as making:
+        shutil.copytree(folder, making, dirs_exist_ok=True)
+        if moved:
+            write_card(dataclasses.replace(facts, repo_id=repo_id), making)
 
 
 def read_architecture(source: str | os.PathLike[str]) -> str:
@@ -210,11 +210,11 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f'{path}: cannot be read ({error})') from error
 
 
-def _write_config(source: Path, out: Path, licence: str) -> dict[str, Any]:
+def _write_config(source: Path, out: Path, license: str) -> dict[str, Any]:
     config = _read_json(source)
-    config.get('model_args', {}).pop('num_classes', None)  # transformers gives it, too, and fails then
-    config['pretrained_cfg']['license'] = licence
-    out.write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
+    config.get('model_args', {}).pop('num_classes', None)  # transformers passes it as well, and fails then
+    config['pretrained_cfg']['license'] = license
+    write_bytes(out, (json.dumps(config, indent=2) + '\n').encode())
     return config
 
 
@@ -226,13 +226,7 @@ def _options(config: dict[str, Any]) -> dict[str, Any]:
 def _count_parameters(weights: Path) -> int:
     with safe_open(weights, framework='pt') as file:
         shapes = [file.get_slice(name).get_shape() for name in file.keys() if not _is_buffer(name)]  # noqa: SIM118
-    total = 0
-    for shape in shapes:
-        count = 1
-        for size in shape:
-            count *= size
-        total += count
-    return total
+    return sum(math.prod(shape) for shape in shapes)
 
 
 def _is_buffer(name: str) -> bool:
@@ -245,11 +239,11 @@ def _draw_picture(folder: Path, name: str, pictures: str | os.PathLike[str] | No
     with tempfile.TemporaryDirectory() as drawn:
         if pictures is None:
             data = load_data(draw_data_set(Path(drawn) / 'drawn', identities=24, images=8, seed=1))
-            what = 'Drawn vehicles (synthetic), not photographs: they show how results look, not how good they are.'
+            what = 'Toy vehicles (synthetic drawings): they show what results look like, not how good they are.'
         else:
             data = load_data(pictures, test_fraction=1)
             about = describe_data(data)
             what = f'{"Synthetic images" if about.get("synthetic") else "Images"} of "{about["name"]}"'
             what += f': {about["description"]}' if about.get('description') else '.'
         rank_list_figure([(name, extractor)], data, folder / _PICTURE, queries=4, top=8)
-    return f'{what} Green and ticked: the same vehicle as the query on the left. The number is the cosine similarity.'
+    return f"{what} A green frame with a tick marks the query's vehicle; the number is the cosine similarity."

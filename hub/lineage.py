@@ -1,39 +1,46 @@
-"""The stages of a training: runs of which each starts from the weights of the one before."""
+"""What weights were trained on: the runs behind them, each from the weights of the one before, and all data sets.
+
+This is what a card, the manifest and `timm-dpa models` say of the training.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from timm_dpa.train.recipes.recipe import ModelRecipe, Recipe, load_recipe
 from timm_dpa.train.run.networks import brings_weights, pretrained_origin, released_start
-
-from .card import data_folder
-from .sources import describe_source, list_source, start_sources, terms
+from timm_dpa.weights.manifest import read_manifest
 
 __all__ = [
-    'Stage',
-    'all_synthetic',
-    'describe_stages',
+    'TrainingRun',
+    'apply_about',
+    'data_folder',
+    'describe_runs',
     'find_run',
+    'list_source',
+    'only_synthetic',
+    'real_sources',
+    'terms',
+    'training_runs',
     'training_sources',
-    'training_stages',
     'write_recipes',
 ]
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A run.
+class TrainingRun:
+    """A training run.
 
     Attributes:
-        recipe: of the run.
-        data: what they are, see `timm_dpa.train.data.mixing.TrainingSources.describe`.
+        recipe: the recipe of the run.
+        data: what it was trained on, see `timm_dpa.train.data.mixing.TrainingSources.describe`.
     """
 
     recipe: Recipe
@@ -58,26 +65,27 @@ def _is_run(folder: Path) -> bool:
     return all((folder / name).is_file() for name in ('recipe.yaml', 'data.json'))
 
 
-def training_stages(run: Path) -> list[Stage]:
-    """The run and, before it, those that its start leads to, as far as their folders are there.
+def training_runs(folder: Path | None) -> list[TrainingRun]:
+    """The run in a folder and, before it, those that its start leads to, as far as their folders are there.
 
     Raises:
         ValueError: a recipe, or what a run recorded of its data, cannot be read.
     """
-    stages, met = [], set()
-    while run is not None and run.resolve() not in met:
-        met.add(run.resolve())
-        path = run / 'data.json'
+    runs: list[TrainingRun] = []
+    met: set[Path] = set()
+    while folder is not None and folder.resolve() not in met:
+        met.add(folder.resolve())
+        path = folder / 'data.json'
         try:
             data = json.loads(path.read_text(encoding='utf-8'))
         except ValueError as error:
             raise ValueError(f'{path}: cannot be read ({error})') from error
         if not isinstance(data, dict) or not {'name', 'train'} <= data.keys():
             raise ValueError(f'{path}: does not say what was trained on; timm-dpa train writes it')
-        stages.insert(0, Stage(load_recipe(run / 'recipe.yaml'), data))
-        start = _start(stages[0].recipe)
-        run = find_run(Path(start)) if start else None
-    return stages
+        runs.insert(0, TrainingRun(load_recipe(folder / 'recipe.yaml'), data))
+        start = _start(runs[0].recipe)
+        folder = find_run(Path(start)) if start else None
+    return runs
 
 
 def _start(recipe: Recipe) -> str | None:
@@ -85,22 +93,17 @@ def _start(recipe: Recipe) -> str | None:
     return recipe.model.checkpoint or recipe.model.init_from
 
 
-def all_synthetic(stages: Sequence[Stage]) -> bool:
-    """Whether all training images are known to be synthetic: of every stage, and of what the first started from."""
-    return bool(stages) and all(source['synthetic'] for source in training_sources(stages))
-
-
-def training_sources(stages: Sequence[Stage]) -> list[dict[str, Any]]:
-    """Entries of all data sets, see `list_source`; first those behind the first stage's start, and behind teachers."""
-    start = start_sources(stages[0].recipe.model) if stages and _has_start(stages[0].recipe) else []
-    teachers = [source for name in _teachers(stages) for source in start_sources(ModelRecipe(name=name))]
-    found = [*start, *teachers, *(list_source(source) for stage in stages for source in stage.sources)]
+def training_sources(runs: Sequence[TrainingRun]) -> list[dict[str, Any]]:
+    """Entries of all data sets, see `list_source`; first those behind the first run's start, and behind teachers."""
+    start = _start_sources(runs[0].recipe.model) if runs and _has_start(runs[0].recipe) else []
+    teachers = [source for name in _teachers(runs) for source in _start_sources(ModelRecipe(name=name))]
+    found = [*start, *teachers, *(list_source(source) for run in runs for source in run.sources)]
     return [source for number, source in enumerate(found) if source not in found[:number]]
 
 
-def _teachers(stages: Sequence[Stage]) -> list[str]:
-    """Weights whose embeddings were the aim of a stage."""
-    losses = [stage.recipe.loss for stage in stages]
+def _teachers(runs: Sequence[TrainingRun]) -> list[str]:
+    """Weights whose embeddings were the aim of a run."""
+    losses = [run.recipe.loss for run in runs]
     return list(dict.fromkeys(loss.teacher for loss in losses if loss.pull and loss.teacher))
 
 
@@ -108,24 +111,24 @@ def _has_start(recipe: Recipe) -> bool:
     return _start(recipe) is not None or brings_weights(recipe.model.name)
 
 
-def describe_stages(stages: Sequence[Stage]) -> str:
+def describe_runs(runs: Sequence[TrainingRun]) -> str:
     """Sentences for a card: which images, at which size and for how long."""
-    first = stages[0].recipe
-    if len(stages) == 1:
-        text = _describe_sources(stages[0])
+    first = runs[0].recipe
+    if len(runs) == 1:
+        text = _describe_sources(runs[0])
     else:
-        text = f'In {len(stages)} stages, each from the weights of the one before:\n'
-        for number, stage in enumerate(stages, start=1):
-            same = number > 1 and _images(stage) == _images(stages[number - 2])
-            before = stages[max(number - 2, 0)].recipe.model.name
-            trunk = f' from the trunk of that `{before}`' if _is_other(before, stage.recipe.model.name) else ''
-            text += f'\n{number}. {_describe_length(stage.recipe)}{trunk}: '
-            text += 'the same images.' if same else _describe_sources(stage)
-    for name in _teachers(stages):
+        text = f'In {len(runs)} training runs, each from the weights of the one before:\n'
+        for number, run in enumerate(runs, start=1):
+            same = number > 1 and _images(run) == _images(runs[number - 2])
+            before = runs[max(number - 2, 0)].recipe.model.name
+            trunk = f' from the trunk of that `{before}`' if _is_other(before, run.recipe.model.name) else ''
+            text += f'\n{number}. {_describe_length(run.recipe)}{trunk}: '
+            text += 'the same images.' if same else _describe_sources(run)
+    for name in _teachers(runs):
         trained = _describe_known(ModelRecipe(name=name))
-        text += f'\n\nIts embeddings were pulled to those of the weights `{name}`{trained}.'
+        text += f'\n\nIts embeddings were pulled toward those of the weights `{name}`{trained}.'
     if released_start(first.model):
-        then = f'Then {_describe_length(first)}: ' if len(stages) == 1 else ''
+        then = f'Then {_describe_length(first)}: ' if len(runs) == 1 else ''
         return f'{_describe_start(first.model)}\n\n{then}{text}'
     if _has_start(first) and pretrained_origin(first.model) is None:
         text += '\n\nTraining started from weights whose own training data are not recorded here.'
@@ -133,16 +136,16 @@ def describe_stages(stages: Sequence[Stage]) -> str:
 
 
 def _describe_start(model: ModelRecipe) -> str:
-    name = released_start(model)
+    name = str(released_start(model))
     trunk = 'the trunk (all but attention and classifier) of ' if _takes_trunk(model, name) else ''
     return f'Training started from {trunk}the weights `{name}` of timm-dpa{_describe_known(model)}.'
 
 
 def _describe_known(model: ModelRecipe) -> str:
     """What the weights that a recipe starts from were trained on, as the end of a sentence; empty where unknown."""
-    sources = start_sources(model)
+    sources = _start_sources(model)
     known = any('images' in source for source in sources)
-    return f', which were trained on {" and ".join(map(describe_source, sources))}' if known else ''
+    return f', which were trained on {" and ".join(map(_describe_source, sources))}' if known else ''
 
 
 def _takes_trunk(model: ModelRecipe, released: str) -> bool:
@@ -155,30 +158,34 @@ def _is_other(before: str, name: str) -> bool:
     return ':' not in before + name and before.partition('.')[0] != name.partition('.')[0]
 
 
-def write_recipes(stages: Sequence[Stage], folder: Path, name: str) -> list[str]:
-    """Write `recipe.yaml`, and `recipe_1.yaml`, ... of the stages before it; returns the commands that train again.
+def write_recipes(runs: Sequence[TrainingRun], folder: Path, name: str) -> list[str]:
+    """Write `recipe.yaml`, and `recipe_1.yaml`, ... of the runs before it; returns the commands that train again.
 
     Args:
         name: of the model, for the folders of the runs.
     """
-    commands, before = [], None
-    for number, stage in enumerate(stages, start=1):
-        suffix = '' if number == len(stages) else f'_{number}'
-        recipe = stage.recipe
+    commands: list[str] = []
+    before: str | None = None
+    for number, run in enumerate(runs, start=1):
+        suffix = '' if number == len(runs) else f'_{number}'
+        recipe = run.recipe
         released = released_start(recipe.model)
         if released:  # by its name, where it was the path of its file
             whole = ['model.init_from=null', 'model.checkpoint=null', f'model.name={released}']
             trunk = [f'model.init_from={released}']
             recipe = recipe.override(trunk if _takes_trunk(recipe.model, released) else whole)
         if before is not None:
-            whole = recipe.model.checkpoint is not None
-            start = f'model.checkpoint={before}' if whole else f'model.init_from={before}/model/model.safetensors'
+            start = (
+                f'model.checkpoint={before}'
+                if recipe.model.checkpoint
+                else f'model.init_from={before}/model/model.safetensors'
+            )
             recipe = recipe.override([start])
         if recipe.data.mix:
-            recipe = recipe.override([f'data.mix={json.dumps([data_folder(data) for data in stage.sources[1:]])}'])
+            recipe = recipe.override([f'data.mix={json.dumps([data_folder(data) for data in run.sources[1:]])}'])
         (folder / f'recipe{suffix}.yaml').write_text(recipe.as_yaml(), encoding='utf-8')
         before = f'runs/{name}{suffix}'
-        words = ['timm-dpa', 'train', '--recipe', f'recipe{suffix}.yaml', '--data', data_folder(stage.data)]
+        words = ['timm-dpa', 'train', '--recipe', f'recipe{suffix}.yaml', '--data', data_folder(run.data)]
         commands.append(shlex.join([*words, '--out', before]))
     return commands
 
@@ -191,12 +198,12 @@ def _describe_length(recipe: Recipe) -> str:
     return f'{epochs} epoch{"s" * (epochs != 1)}' + (f' at {size[0]} x {size[1]} pixels' if size else '')
 
 
-def _images(stage: Stage) -> list[dict[str, Any]]:
-    return [source['train'] for source in stage.sources]
+def _images(run: TrainingRun) -> list[dict[str, Any]]:
+    return [source['train'] for source in run.sources]
 
 
-def _describe_sources(stage: Stage) -> str:
-    first, *others = (_describe_data(source) for source in stage.sources)
+def _describe_sources(run: TrainingRun) -> str:
+    first, *others = (_describe_data(source) for source in run.sources)
     return ' '.join([first, *(f'Mixed into every batch: {other}' for other in others)])
 
 
@@ -207,3 +214,66 @@ def _describe_data(data: dict[str, Any]) -> str:
     text += f' (revision `{train["revision"]}`).'
     text = f'{text} {data["description"]}' if data.get('description') else text
     return f'{text} These images: {", ".join(terms(data))}.' if terms(data) else text
+
+
+def list_source(data: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a data set, see `timm_dpa.train.data.provenance.describe_data`.
+
+    Returns:
+        `name`; `synthetic`, whether that is known; `images`, `identities` and `revision` of its training part; and
+        `license` and `credit` where the set says them.
+    """
+    said = {key: data[key] for key in ('license', 'credit') if key in data}
+    name = ' '.join(data['name'].split())
+    return {'name': name, 'synthetic': bool(data.get('synthetic')), **data['train'], **said}
+
+
+def _start_sources(model: ModelRecipe) -> list[dict[str, Any]]:
+    """What the weights that a training started from were trained on, as far as that is known: some are named only."""
+    released = released_start(model)
+    known = read_manifest()[released].trained_on if released else None
+    if known:
+        return known
+    name = released or pretrained_origin(model)
+    return [{'name': f'weights {name}' if name else 'weights of unknown origin', 'synthetic': False}]
+
+
+def real_sources(sources: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The data sets among some entries that are not known to be synthetic."""
+    return [source for source in sources if 'images' in source and not source['synthetic']]
+
+
+def _describe_source(source: dict[str, Any]) -> str:
+    """An entry in some words."""
+    if 'images' not in source:
+        return f'the images of {source["name"]}'
+    kind = 'synthetic images' if source['synthetic'] else 'images'
+    said = [f'"{source["name"]}"', *terms(source)]
+    return f'{source["images"]:,} {kind} of {source["identities"]:,} vehicles ({", ".join(said)})'
+
+
+def terms(source: dict[str, Any]) -> list[str]:
+    """License and credit of a data set or an entry, as far as it says them."""
+    credit = [f'credit: {source["credit"]}'] if source.get('credit') else []
+    return [*([source['license']] if source.get('license') else []), *credit]
+
+
+def apply_about(data: dict[str, Any], about: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """A data set's description, with those that were mixed into it, after `about` has replaced what some say of them.
+
+    Args:
+        about: contents of a `dataset.json`, by the name that the description has so far, or by the revision of its
+            training part, where two sets have one name.
+    """
+    said = {**data, **(about.get(data['train']['revision']) or about.get(data['name'], {}))}
+    return {**said, 'mix': [apply_about(other, about) for other in data['mix']]} if 'mix' in data else said
+
+
+def only_synthetic(sources: Sequence[dict[str, Any]]) -> bool:
+    """Whether the data sets are known, and all of them are synthetic."""
+    return bool(sources) and all(source['synthetic'] for source in sources)
+
+
+def data_folder(data: dict[str, Any]) -> str:
+    """How commands on a card call the folder of a data set, see `timm_dpa.train.data.provenance.describe_data`."""
+    return re.sub(r'\s+', '-', data['name'])

@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, constants, get_token
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from timm_dpa import __version__
-from timm_dpa.weights.fetch import file_sha256
+from timm_dpa.weights.fetch import MODELS
+from timm_dpa.weights.hub_errors import explain_upload
+from timm_dpa.weights.manifest import MANIFEST, Release, file_sha256, read_manifest, record_release
 
 from .folder import build_folder, check_repo_id, is_finished, reuse_folder
-from .weights import MANIFEST, MODELS, Release, describe_release, load_releases, record_release
+from .release import describe_release
 
 __all__ = ['PublishError', 'Published', 'prepare', 'publish', 'publish_all']
 
@@ -55,9 +57,9 @@ def prepare(source: str | os.PathLike[str], out: Path, repo_id: str, **facts: An
         return
     given = [name for name, value in facts.items() if value]
     if given:
-        raise ValueError(f'{source}: has a card already, which {", ".join(given)} would not change; edit its README.md')
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f'{out} is there already; name a new or empty folder')
+        raise ValueError(
+            f'{source}: is finished, and {", ".join(given)} would not change its card; edit its release.json'
+        )
     reuse_folder(Path(source), out, repo_id)
 
 
@@ -112,10 +114,10 @@ def publish_all(
     models: Path = MODELS,
     dry_run: Path | None = None,
 ) -> list[Published]:
-    """Upload all models of the manifest to an organisation, and note there where they are.
+    """Upload all models of the manifest to an organization, and note there where they are.
 
     Args:
-        org: organisation, or user, on the Hub.
+        org: organization, or user, on the Hub.
         models: where their folders lie, `<architecture>.<tag>/`.
         dry_run: write the folders here instead, by name.
 
@@ -124,7 +126,7 @@ def publish_all(
         ValueError: an empty manifest, or weights that are not those of the manifest; nothing was uploaded.
         PublishError: see `publish`.
     """
-    releases = load_releases(manifest)
+    releases = list(read_manifest(manifest).values())
     if not releases:
         raise ValueError(f'{manifest}: no weights are released yet; timm-dpa publish --package releases a run')
     for release in releases:  # what is wrong shows before the first upload
@@ -170,7 +172,7 @@ def _upload(folder: Path, repo_id: str, private: bool, create_pr: bool) -> Publi
     except ValueError:
         raise
     except Exception as error:  # of the Hub, and of its transport
-        raise PublishError(_explain(error, repo_id)) from error
+        raise PublishError(explain_upload(error, repo_id)) from error
     changed = before is None or commit.oid != before.sha
     return Published(repo_id, commit.oid, commit.pr_url or commit.commit_url, changed)
 
@@ -180,21 +182,3 @@ def _head(api: HfApi, repo_id: str) -> Any:
         return api.model_info(repo_id)
     except RepositoryNotFoundError:
         return None
-
-
-def _explain(error: Exception, repo_id: str) -> str:
-    if isinstance(error.__cause__, HfHubHTTPError):  # of one of the files
-        error = error.__cause__
-    status = getattr(getattr(error, 'response', None), 'status_code', None)
-    if status == 401:
-        return f'{repo_id}: the Hub does not know this token; hf auth login, or set HF_TOKEN to one that may write'
-    if status == 403:
-        return f'{repo_id}: this token may not write there; check the organisation, and that the token has write access'
-    if status == 404:
-        return f'{repo_id}: no such organisation or repository on {constants.ENDPOINT} that this token may write to'
-    if isinstance(error, OfflineModeIsEnabled):
-        return f'{repo_id}: HF_HUB_OFFLINE is set; unset it to publish'
-    reason = ' '.join(str(error).split()) or type(error).__name__
-    if isinstance(error, HfHubHTTPError):
-        return f'{repo_id}: the Hub refused it ({reason})'
-    return f'{repo_id}: the connection to {constants.ENDPOINT} was lost ({reason}); the same command goes on from there'

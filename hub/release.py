@@ -1,16 +1,35 @@
-"""Release of a model: its folder among those of the manifest, and its entry there."""
+"""Release of a model, or of the members of a family: a folder among those of a manifest, and the entry there."""
 
 from __future__ import annotations
 
+import json
 import os
-import tempfile
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .folder import build_folder, read_architecture
-from .weights import MANIFEST, MODELS, Release, describe_release, load_releases, record_release
+from timm.models import PretrainedCfg
 
-__all__ = ['release_model']
+from timm_dpa.dpa_resnet import _cfg
+from timm_dpa.files import atomic_folder, write_bytes
+from timm_dpa.train.data.mixing import load_sources
+from timm_dpa.train.recipes.recipe import Recipe
+from timm_dpa.train.zoo import is_newer
+from timm_dpa.weights.fetch import MODELS
+from timm_dpa.weights.manifest import MANIFEST, Release, file_sha256, read_manifest, record_release
+
+from .card import read_facts
+from .folder import build_folder, check_license, is_finished, read_architecture
+from .lineage import TrainingRun, training_sources
+
+__all__ = ['check_family', 'describe_release', 'release_member', 'release_model']
+
+_DEFAULTS = (('in_chans', 3), ('global_pool', 'gem'), ('whiten', True))  # weights bring a whitening along
+#: of `config.json`: what timm's configuration of a tag can say
+_CFG_KEYS = ('input_size', 'pool_size', 'interpolation', 'crop_pct', 'crop_mode', 'mean', 'std', 'license')
+#: of a result: what the manifest leaves to the card
+_CARD_ONLY = ('description', 'queries', 'gallery', 'options', 'chosen')
 
 
 def release_model(
@@ -48,12 +67,98 @@ def release_model(
     folder = models / name
     if folder.exists():
         raise FileExistsError(f'{folder} is there already; remove it first, or give another tag')
-    load_releases(manifest)  # what is wrong shows before the work
-    models.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix='.', dir=models) as temporary:
-        making = Path(temporary) / 'model'
+    read_manifest(manifest)  # fail fast
+    with atomic_folder(folder) as making:
         build_folder(source, making, f'ORG/{name}', packaged_as=name if packaged else None, **facts)
         release = describe_release(making, tag, name)
-        os.replace(making, folder)
     record_release(release, manifest, default)
     return release
+
+
+def check_family(
+    architectures: Sequence[str], recipe: Recipe, root: str | os.PathLike[str], tag: str, license: str | None
+) -> None:
+    """Find out before a family is trained whether `release_member` can release its runs.
+
+    Raises:
+        FileNotFoundError: no such data.
+        ValueError: options of the model, which a tag cannot say; a wrong tag; no license where one is needed.
+    """
+    if recipe.model.args:
+        raise ValueError(f'model.args={recipe.model.args}: a tag cannot say options of the model')
+    about = load_sources(Path(root), recipe.data).describe()
+    for name in architectures:
+        Release(name, tag, f'{name}.{tag}', sha256='0' * 64, size=1)
+        own = recipe.override([f'model.name={name}'])
+        check_license(training_sources([TrainingRun(own, about)]), license, root)
+
+
+def release_member(run: Path, tag: str, out: Path, results: Sequence[Path], license: str | None) -> Release:
+    """Build the folder of a finished run in `out/models`, with weights in float16, and note it in `out/weights.json`.
+
+    A folder that is newer than the run and its results is kept.
+
+    Args:
+        run: folder of a finished run of `train_family`.
+        tag: of the weights.
+        out: folder of the zoo; the manifest is made if there is none.
+        results: folders of further evaluations.
+        license: of the weights, see `build_folder`.
+
+    Returns:
+        The entry of the manifest.
+    """
+    manifest, models = out / 'weights.json', out / 'models'
+    if not manifest.is_file():
+        write_bytes(manifest, b'{"weights": []}\n')
+    folder = models / f'{read_architecture(run)}.{tag}'
+    if is_finished(folder):
+        weights = folder / 'model.safetensors'
+        measured = [path / 'evaluation.json' for path in (run, *results) if (path / 'evaluation.json').is_file()]
+        newest = max((path.stat().st_mtime for path in measured), default=0)
+        known = read_manifest(manifest).get(folder.name)
+        if (
+            known is not None
+            and is_newer(weights, run)
+            and weights.stat().st_mtime >= newest
+            and len(known.metrics) == len(measured)
+            and known.sha256 == file_sha256(weights)
+        ):
+            return known
+    shutil.rmtree(folder, ignore_errors=True)
+    facts: dict[str, Any] = {'results': results, 'license': license, 'half': True}
+    return release_model(run, tag, manifest=manifest, models=models, packaged=False, **facts)
+
+
+def describe_release(folder: str | os.PathLike[str], tag: str, repo: str) -> Release:
+    """The entry of a finished folder, see `timm_dpa.hub.folder`.
+
+    Raises:
+        ValueError: a model that no tag can stand for, because it is none of ours or has options of its own.
+    """
+    folder = Path(folder)
+    config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
+    options = {k: v for k, v in config.get('model_args', {}).items() if (k, v) not in _DEFAULTS}
+    if options:
+        raise ValueError(
+            f'{folder}: has options of its own ({options}), which a tag cannot say; it is loaded by its repository'
+        )
+    facts = read_facts(folder)
+    usual = PretrainedCfg(**_cfg()).to_dict()  # not those of a tag, on which no other is built
+    ours = config['pretrained_cfg']
+    cfg = {key: ours[key] for key in _CFG_KEYS if key in ours and ours[key] != _as_json(usual.get(key))}
+    return Release(
+        architecture=config['architecture'],
+        tag=tag,
+        repo=repo,
+        sha256=file_sha256(folder / 'model.safetensors'),
+        size=(folder / 'model.safetensors').stat().st_size,
+        metrics=[{key: value for key, value in result.items() if key not in _CARD_ONLY} for result in facts.results],
+        command=' && '.join(facts.commands),
+        trained_on=list(facts.sources),
+        cfg=cfg,
+    )
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

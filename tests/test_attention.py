@@ -1,3 +1,4 @@
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,8 @@ def test_gradient_of_the_two_gates_equals_finite_differences():
     generator = torch.Generator().manual_seed(0)
     x, channel = (torch.randn(2, 3, 4, 3, dtype=torch.float64, generator=generator).requires_grad_() for _ in range(2))
     spatial = torch.randn(2, 3, 1, 1, dtype=torch.float64, generator=generator).requires_grad_()
-    assert torch.autograd.gradcheck(_gated, (x, channel, spatial))
+    for training in (True, False):
+        assert torch.autograd.gradcheck(functools.partial(_gated, training=training), (x, channel, spatial))
 
 
 SHAPES = [(2, 64, 16, 16), (1, 17, 5, 9), (3, 6, 1, 1), (2, 32, 20, 12)]

@@ -1,6 +1,7 @@
 """The models in training, and what compiles them, against eager PyTorch."""
 
 import copy
+import io
 
 import pytest
 import timm
@@ -60,6 +61,25 @@ class TestTraining:
             optimizer.step()
             losses.append(loss.item())
         assert losses[-1] < losses[0] / 2
+
+    @every_model
+    def test_update_bn_of_torch_sets_the_mean_statistics_of_all_batches(self, attn):
+        model = tiny(attn, num_classes=3, ibn=True)
+        batches = [images(4, 3, 64, 64), images(3, 3, 64, 64) * 2]
+        torch.optim.swa_utils.update_bn(batches, model)
+        norm = model.neck
+        assert (norm.momentum, norm.num_batches_tracked) == (0.1, 2)
+        seen = []
+        hook = norm.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
+        with torch.no_grad():
+            for batch in batches:
+                model.train()(batch)
+        hook.remove()
+        mean = torch.stack([x.mean(0) for x in seen]).mean(0)
+        # the two passes of training above moved the momentum average away from it
+        torch.optim.swa_utils.update_bn(batches, model)
+        torch.testing.assert_close(norm.running_mean, mean)
+        torch.testing.assert_close(norm.running_var, torch.stack([x.var(0) for x in seen]).mean(0))
 
     def test_gradient_checkpointing_gives_the_same_gradients(self):
         model = tiny('dpa', num_classes=3, attn_stages=(1, 3)).train()
@@ -161,6 +181,36 @@ class TestCompilers:
                 assert_same(scripted(images(*shape)), model(images(*shape)), attn)
         x, labels = images(4, 3, 64, 64), torch.tensor([0, 1, 2, 0])
         assert_same_gradients(gradients(scripted.train(), x, labels), gradients(model.train(), x, labels), 1e-3)
+
+    @pytest.mark.filterwarnings('ignore:.*torch.jit:FutureWarning', 'ignore:.*torch.jit:DeprecationWarning')
+    @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+    @pytest.mark.parametrize('grad', [True, False])
+    @pytest.mark.parametrize('options', [{}, {'kernel_num': 2, 'gem_p': 3.0, 'gem_learnable': True, 'soft_kernel': 3}])
+    @every_model
+    def test_jit_trace_evaluates_alike_whatever_the_grad_mode(self, attn, options, grad):
+        """As exporters of trackers and of OpenVINO call it; the trace is checked in another grad mode."""
+        model = tiny(attn, num_classes=3, attn_args=options if attn in ('dpa', 'cpa', 'spa') else {})
+        example = images(2, 3, 64, 64).requires_grad_(grad)
+        with torch.set_grad_enabled(grad):
+            traced = torch.jit.trace(model, example)
+        for enabled in (True, False):
+            with torch.set_grad_enabled(enabled):
+                for batch in (2, 3):
+                    x = images(batch, 3, 64, 64, seed=batch)
+                    assert_same(traced(x), model(x), attn)
+        buffer = io.BytesIO()
+        torch.jit.save(traced, buffer)  # no Python function is left in it
+        assert model(images(2, 3, 64, 64)).requires_grad
+
+    @every_model
+    def test_evaluation_computes_the_same_with_and_without_gradients(self, attn):
+        model = tiny(attn, num_classes=3)
+        x, labels = images(3, 3, 64, 64), torch.tensor([0, 1, 2])
+        with torch.no_grad():
+            expected = model(x)
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
+        trained = freeze_batch_norm(copy.deepcopy(model).train())
+        assert_same_gradients(gradients(model, x, labels), gradients(trained, x, labels), 1e-3)
 
     @every_model
     def test_fx_trace_computes_the_same_at_any_size(self, attn):

@@ -267,6 +267,7 @@ class TestSeveralBlocks:
 
     def test_the_first_norm_of_blocks_of_stages_1_to_3_is_instance_norm_in_half(self):
         model = timm.create_model('reid_resnet50', ibn=True, device='meta')
+        assert model.layer1[0].bn1.half() is model.layer1[0].bn1
         found = [name.removesuffix('.IN') for name, m in model.named_modules() if isinstance(m, nn.InstanceNorm2d)]
         assert found == [f'layer{s}.{b}.bn1' for s, blocks in ((1, 3), (2, 4), (3, 6)) for b in range(blocks)]
         assert model.layer3[0].bn1.IN.weight.shape == model.layer3[0].bn1.BN.weight.shape == (128,)
@@ -476,7 +477,7 @@ class TestHead:
         model.reset_classifier(0)
         torch.testing.assert_close(model(x), embedding, rtol=0, atol=0)
 
-    def test_reset_classifier_keeps_the_learnt_neck_with_another_pooling_of_the_width(self):
+    def test_reset_classifier_keeps_the_learned_neck_with_another_pooling_of_the_width(self):
         model = tiny('se')
         weight = model.neck.weight.clone()
         model.reset_classifier(0, 'avg')
@@ -626,7 +627,7 @@ class TestCopies:
         torch.testing.assert_close(copy.deepcopy(model).double()(x.double()).float(), model(x), rtol=1e-3, atol=1e-3)
 
     def test_lively_leaves_no_residual_branch_at_zero(self):
-        """Guards this file: with timm's initialisation every residual branch is 0 and little would be tested."""
+        """Guards this file: with timm's initialization every residual branch is 0 and little would be tested."""
         fresh = timm.create_model('reid_resnet18', **TINY)
         assert fresh.layer1[0].bn2.weight.abs().max() == 0
         assert lively(fresh).layer1[0].bn2.weight.abs().min() > 0.4

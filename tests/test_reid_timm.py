@@ -64,6 +64,35 @@ def test_layers_are_the_backbones_with_the_head_last(name):
     assert groups['fc.weight'] >= max(theirs.values())
 
 
+@pytest.mark.parametrize('name', BACKBONES)
+def test_another_classifier_leaves_the_neck_and_its_mode_as_they_are(name):
+    model = create(name, num_classes=7, whiten=True).half().eval()
+    assert model.get_classifier(name_only=True) == 'fc'
+    kept = {key: value for key, value in model.state_dict().items() if not key.startswith('fc.')}
+    model.neck.requires_grad_(False)
+    model.reset_classifier(4)
+    assert (model.get_classifier().weight.shape, model.num_classes) == ((4, model.head_hidden_size), 4)
+    assert model.fc.weight.dtype is torch.float16
+    assert not any(module.training for module in model.modules())
+    for key, value in kept.items():
+        assert model.state_dict()[key] is value or torch.equal(model.state_dict()[key], value), key
+    model.reset_classifier(0)
+    assert model.state_dict().keys() == kept.keys()
+
+
+def test_another_pooling_is_for_maps_only():
+    model = create('resnet18', num_classes=2, whiten=True).eval()
+    model.neck.requires_grad_(False)
+    model.reset_classifier(3, 'catavgmax')
+    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
+    assert (model.head_hidden_size, model.whiten.matrix.shape) == (128, (128, 128))
+    assert [p.requires_grad for p in model.neck.parameters()] == [False]
+    with pytest.raises(ValueError, match='needs a global_pool'):
+        model.reset_classifier(3, '')
+    with pytest.raises(ValueError, match="global_pool='avg': this backbone makes tokens"):
+        create('vit_tiny_patch16_224').reset_classifier(3, 'avg')
+
+
 def test_weights_for_the_backbone(tmp_path):
     torch.manual_seed(1)
     source = timm.create_model('resnet18', num_classes=10, **BACKBONES['resnet18'])

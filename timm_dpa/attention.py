@@ -8,6 +8,8 @@ the two OBR blocks).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ torch.fx.wrap('product_over_channels')  # a leaf here too
 
 __all__ = [
     'ATTN_LAYERS',
+    'ATTN_TEXTS',
     'ChannelPoolingAttention',
     'DotProductNonLocalAttn',
     'DualPoolingAttention',
@@ -41,7 +44,7 @@ class ChannelPoolingAttention(nn.Module):
         channels: number C of channels.
         reduction: C is divided by it between the two OBR blocks (at least 1 channel is kept).
         kernel_num: candidate kernels of each dynamic convolution.
-        gem_p: exponent of the generalised mean; the released code uses 1.
+        gem_p: exponent of the generalized mean; the released code uses 1.
         gem_learnable: train that exponent.
         soft_kernel: window of the soft pooling. 1 is the identity, as in the released code; 3 pools 3 x 3 windows.
     """
@@ -54,11 +57,11 @@ class ChannelPoolingAttention(nn.Module):
         gem_p: float = 1.0,
         gem_learnable: bool = False,
         soft_kernel: int = 1,
-        device=None,
-        dtype=None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        dd = {'device': device, 'dtype': dtype}
+        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
         hidden = _hidden_channels(channels, reduction)
         self.pool = PoolingPair(gem_p, gem_learnable, over='positions', **dd)
         self.soft_pool = SoftPool(soft_kernel)
@@ -114,11 +117,11 @@ class SpatialPoolingAttention(nn.Module):
         gem_p: float = 1.0,
         gem_learnable: bool = False,
         soft_kernel: int = 1,
-        device=None,
-        dtype=None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        dd = {'device': device, 'dtype': dtype}
+        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
         self.grid_size: tuple[int, int] = to_2tuple(grid_size)
         if min(self.grid_size) < 1:
             raise ValueError(f'grid_size must be at least 1, not {grid_size}')
@@ -127,7 +130,7 @@ class SpatialPoolingAttention(nn.Module):
         self.soft_pool = SoftPool(soft_kernel)
         self.conv2 = nn.Conv2d(channels, 1, 1, bias=False, **dd)
         self.conv1 = nn.Conv2d(2 * self.grid_size[0] * self.grid_size[1], channels, 1, bias=False, **dd)
-        # 3 x 3 kernels on 1 x 1 maps: only the centre tap counts, the others are kept for the released checkpoints
+        # 3 x 3 kernels on 1 x 1 maps: only the center tap counts, the others are kept for the released checkpoints
         self.fc1 = ODConv2d(channels, hidden, 3, padding=1, kernel_num=kernel_num, **dd)
         self.bn1 = VectorBatchNorm(hidden, **dd)
         self.fc2 = ODConv2d(hidden, channels, 3, padding=1, kernel_num=kernel_num, **dd)
@@ -153,7 +156,7 @@ class SpatialPoolingAttention(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.gate(x)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:
         key = prefix + 'conv1.weight'
         if key in state_dict and state_dict[key].shape[1] != self.conv1.in_channels:
             state_dict[key] = _resample_position_weights(state_dict[key], self.grid_size, key)
@@ -181,11 +184,11 @@ class DualPoolingAttention(nn.Module):
         gem_p: float = 1.0,
         gem_learnable: bool = False,
         soft_kernel: int = 1,
-        device=None,
-        dtype=None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        shared = {
+        shared: dict[str, Any] = {
             'reduction': reduction,
             'kernel_num': kernel_num,
             'gem_p': gem_p,
@@ -198,14 +201,14 @@ class DualPoolingAttention(nn.Module):
         self.cpa = ChannelPoolingAttention(channels, **shared)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return _gated(x, self.cpa.response(x), self.spa.response(x)[:, :, None, None])
+        return _gated(x, self.cpa.response(x), self.spa.response(x)[:, :, None, None], self.training)
 
 
 @torch.fx.wrap
-def _gated(x: torch.Tensor, channel: torch.Tensor, spatial: torch.Tensor) -> torch.Tensor:
+def _gated(x: torch.Tensor, channel: torch.Tensor, spatial: torch.Tensor, training: bool = True) -> torch.Tensor:
     """`x * sigmoid(x + channel) * sigmoid(x + spatial)`; a leaf for torch.fx, which TorchScript may compile later."""
     if not torch.jit.is_scripting():  # noqa: SIM102 TorchScript leaves out the branch only if the test stands alone
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if training and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             return _Gated.apply(x, channel, spatial)
     return (x * (x + spatial).sigmoid_()).mul_((x + channel).sigmoid_())
 
@@ -214,14 +217,14 @@ class _Gated(torch.autograd.Function):
     """The same with a gradient that needs half of the maps that autograd would make."""
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor, channel: torch.Tensor, spatial: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, channel: torch.Tensor, spatial: torch.Tensor) -> torch.Tensor:
         channel_gate = (x + channel).sigmoid_()
         spatial_gate = (x + spatial).sigmoid_()
         ctx.save_for_backward(x, channel_gate, spatial_gate)
         return (x * spatial_gate).mul_(channel_gate)
 
     @staticmethod
-    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         x, channel_gate, spatial_gate = ctx.saved_tensors
         factor = (grad * channel_gate).mul_(spatial_gate)
         common = factor * x
@@ -248,8 +251,8 @@ class DotProductNonLocalAttn(NonLocalAttn):
         rd_ratio: float = 1 / 2,
         rd_divisor: int = 1,
         rd_channels: int | None = None,
-        device=None,
-        dtype=None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
             channels,
@@ -300,80 +303,51 @@ def _resample_position_weights(weight: torch.Tensor, grid: tuple[int, int], key:
     return resampled.to(weight.dtype).view(weight.shape[0], -1, 1, 1)
 
 
-def _squeeze_excitation(channels: int, grid_size, rd_ratio: float = 1 / 16, rd_divisor: int = 1, **kwargs) -> nn.Module:
-    """SE (Hu et al., CVPR 2018) is timm's `SEModule`. Reduction 16 to the channel, where timm rounds to a multiple of
-    8; both layers have biases, as in the SE authors' code (the paper's eq. 3 writes none).
-    """
-    return create_attn('se', channels, rd_ratio=rd_ratio, rd_divisor=rd_divisor, **kwargs)
-
-
-def _cbam(channels: int, grid_size, rd_ratio: float = 1 / 16, **kwargs) -> nn.Module:
-    """CBAM (Woo et al., ECCV 2018) is timm's `CbamModule`: shared MLP without biases, reduction 16, mean and maximum,
-    then a 7 x 7 convolution. A batch norm follows it, as in the CBAM authors' code; the paper's eq. 3 has none.
-    """
-    return create_attn('cbam', channels, rd_ratio=rd_ratio, **kwargs)
-
-
-def _coordinate_attention(
-    channels: int,
-    grid_size,
-    rd_ratio: float = 1 / 16,
-    rd_divisor: int = 1,
-    se_factor: float = 1.0,
-    **kwargs,
-) -> nn.Module:
-    """Coordinate attention, CA (Hou et al., CVPR 2021) is timm's `CoordAttn` at reduction 16, as in the comparison of
-    the DpA paper: timm shrinks the ratio by 2/3 and rounds to a multiple of 8, the CA paper itself uses 32. Its three
-    convolutions have no bias and h-swish follows the batch norm.
-    """
-    return create_attn('coord', channels, rd_ratio=rd_ratio, rd_divisor=rd_divisor, se_factor=se_factor, **kwargs)
-
-
 def _non_local(
     channels: int,
-    grid_size,
     rd_ratio: float = 1 / 2,
     rd_divisor: int = 1,
     use_scale: bool = False,
     rd_channels: int | None = None,
-    device=None,
-    dtype=None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> nn.Module:
-    """Non-local block (Wang et al., CVPR 2018), embedded Gaussian, is timm's `NonLocalAttn` with C/2 inner channels
-    and unscaled products, as in the paper (timm: C/8, products times C ** -0.5). The batch norm after the last
-    convolution starts at weight 0, so that the block starts as the identity.
-    """
-    # no **kwargs: timm's module would ignore a misspelt option
-    return create_attn(
-        'nl',
-        channels,
-        rd_ratio=rd_ratio,
-        rd_divisor=rd_divisor,
-        use_scale=use_scale,
-        rd_channels=rd_channels,
-        device=device,
-        dtype=dtype,
-    )
+    """C/2 inner channels and unscaled products, as in the paper; timm has C/8, and products times C ** -0.5."""
+    # no **kwargs: timm's module would ignore a misspelled option
+    options = {'rd_ratio': rd_ratio, 'rd_divisor': rd_divisor, 'use_scale': use_scale, 'rd_channels': rd_channels}
+    return NonLocalAttn(channels, **options, device=device, dtype=dtype)
 
 
-def _non_local_dot(channels: int, grid_size, **kwargs) -> nn.Module:
-    return DotProductNonLocalAttn(channels, **kwargs)
-
-
-def _channel_pooling(channels: int, grid_size, **kwargs) -> nn.Module:
-    return ChannelPoolingAttention(channels, **kwargs)
-
-
-#: name -> function of (channels, grid_size, **options) that builds the module
-ATTN_LAYERS = {
+#: name -> what builds the module from (channels, **options); `dpa` and `spa` take a grid_size as well
+ATTN_LAYERS: dict[str, Callable[..., nn.Module]] = {
     'dpa': DualPoolingAttention,
-    'cpa': _channel_pooling,
+    'cpa': ChannelPoolingAttention,
     'spa': SpatialPoolingAttention,
-    'se': _squeeze_excitation,
-    'cbam': _cbam,
-    'ca': _coordinate_attention,
+    # Reduction 16 to the channel, where timm rounds to a multiple of 8. Both layers have biases, as in the SE authors'
+    # code (the paper's eq. 3 writes none).
+    'se': partial(create_attn, 'se', rd_ratio=1 / 16, rd_divisor=1),
+    # Shared MLP without biases, mean and maximum, then a 7 x 7 convolution. A batch norm follows it, as in the CBAM
+    # authors' code; the paper's eq. 3 has none.
+    'cbam': partial(create_attn, 'cbam', rd_ratio=1 / 16),
+    # Reduction 16, as in the comparison of the DpA paper: timm shrinks the ratio by 2/3 and rounds to a multiple of 8,
+    # the CA paper itself uses 32. Its three convolutions have no bias, and h-swish follows the batch norm.
+    'ca': partial(create_attn, 'coord', rd_ratio=1 / 16, rd_divisor=1, se_factor=1.0),
+    # The batch norm after the last convolution starts at weight 0, so that the block starts as the identity.
     'nl': _non_local,
-    'nl_dot': _non_local_dot,
+    'nl_dot': DotProductNonLocalAttn,
+}
+
+
+#: name -> what a card calls it, and the paper
+ATTN_TEXTS = {
+    'dpa': 'dual-pooling attention (Guo et al. 2024)',
+    'cpa': 'channel-pooling attention (Guo et al. 2024)',
+    'spa': 'spatial-pooling attention (Guo et al. 2024)',
+    'se': 'squeeze-and-excitation (Hu et al. 2018)',
+    'cbam': 'CBAM (Woo et al. 2018)',
+    'ca': 'coordinate attention (Hou et al. 2021)',
+    'nl': 'non-local blocks (Wang et al. 2018)',
+    'nl_dot': 'non-local blocks without softmax (Wang et al. 2018)',
 }
 
 
@@ -405,4 +379,6 @@ def create_stage_attn(
     """
     if attn_layer not in ATTN_LAYERS:
         raise ValueError(f'unknown attn_layer {attn_layer!r}; choose one of {", ".join(ATTN_LAYERS)}')
-    return ATTN_LAYERS[attn_layer](channels, grid_size=grid_size, **attn_args)
+    if attn_layer in ('dpa', 'spa'):
+        attn_args['grid_size'] = grid_size
+    return ATTN_LAYERS[attn_layer](channels, **attn_args)

@@ -14,14 +14,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .dpa_resnet import ReIDResNet
 from .tables import format_table
-from .weights.fetch import read_manifest
+from .weights.manifest import read_manifest
 
 __all__ = ['count_macs', 'zoo_table']
 
 _COLUMNS = ('model', 'attention', 'parameters (M)', 'GMACs', 'embedding', 'pretrained tags')
 
 
-def count_macs(model: torch.nn.Module, image_size: tuple[int, int] = (256, 256)) -> int:
+def count_macs(model: Any, image_size: tuple[int, int] = (256, 256)) -> int:
     """Multiply-accumulate operations of one image in convolutions and matrix products, on any device, `meta` too."""
     parameter = next(model.parameters())
     image = torch.empty(1, model.in_chans, *image_size, device=parameter.device, dtype=parameter.dtype)
@@ -43,7 +43,7 @@ def zoo_table(pattern: str = '*', markdown: bool = False) -> str:
     for name in sorted(names, key=lambda name: (int(name.rpartition('resnet')[2]), name)):
         model: ReIDResNet = timm.create_model(name, device='meta').eval()
         tags = [
-            tag.partition('.')[2] + _describe_sources(released.get(tag, {}).get('trained_on'))
+            tag.partition('.')[2] + (_describe_sources(released[tag].trained_on) if tag in released else '')
             for tag, cfg in get_arch_pretrained_cfgs(name).items()
             if cfg.has_weights
         ]
@@ -60,7 +60,7 @@ def zoo_table(pattern: str = '*', markdown: bool = False) -> str:
     return format_table(rows, numeric=(2, 3, 4), markdown=markdown)
 
 
-def _describe_sources(sources: list[dict[str, Any]] | None) -> str:
+def _describe_sources(sources: list[dict[str, Any]]) -> str:
     """What weights were trained on, in brackets; nothing where that is not recorded."""
     if not sources:
         return ''

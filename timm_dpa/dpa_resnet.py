@@ -1,68 +1,34 @@
 """ResNets for vehicle re-identification with attention after chosen stages.
 
 Guo et al., "A novel dual-pooling attention module for UAV vehicle re-identification", Scientific Reports 2024.
-The backbone is timm's ResNet with last stride 1; the head is GeM pooling, a batch-norm neck and a classifier without
-bias (He et al., "FastReID", 2020; Luo et al., "Bag of Tricks", CVPRW 2019).
+The backbone is timm's ResNet with last stride 1; the head is `ReIDHead` with GeM pooling.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import SelectAdaptivePool2d
 from timm.models import generate_default_cfgs, register_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
-from .attention import create_stage_attn
-from .layers.norm import InstanceBatchNorm2d, VectorBatchNorm
-from .layers.pooling import GeMPool
-from .layers.whitening import Whitening
-from .weights.fetch import ORG_VARIABLE, build_checked, hub_repository, packaged_weights, read_manifest
+from .attention import ATTN_TEXTS, create_stage_attn
+from .head import ReIDHead
+from .layers.norm import InstanceBatchNorm2d
+from .weights.fetch import build_checked, locate_weights
+from .weights.manifest import Release, read_manifest
 
-__all__ = [
-    'GlobalGeMPool',
-    'ReIDResNet',
-    'ca_resnet18',
-    'ca_resnet50',
-    'cbam_resnet18',
-    'cbam_resnet50',
-    'cpa_resnet18',
-    'cpa_resnet50',
-    'dpa_resnet18',
-    'dpa_resnet50',
-    'nl_resnet18',
-    'nl_resnet50',
-    'reid_resnet18',
-    'reid_resnet50',
-    'se_resnet18',
-    'se_resnet50',
-    'spa_resnet18',
-    'spa_resnet50',
-]
+__all__ = ['ReIDResNet']  # register_model adds the architectures
 
 
-class GlobalGeMPool(GeMPool):
-    """GeM over all positions with one learnable exponent, `(B, C, H, W)` to `(B, C)`, with timm's pooling interface."""
-
-    def __init__(self, p: float = 3.0, device=None, dtype=None) -> None:
-        super().__init__(p, learnable=True, flatten=True, device=device, dtype=dtype)
-        self.pool_type = 'gem'
-
-    def feat_mult(self) -> int:
-        return 1
-
-
-class ReIDResNet(ResNet):
+class ReIDResNet(ReIDHead, ResNet):
     """timm's ResNet as a re-identification network.
 
     The embedding, the output with `num_classes=0` and of `forward_head(x, pre_logits=True)`, is taken after the neck
-    (and the whitening) and is not normalised. A classifier of `num_classes` identities follows it for training.
+    (and the whitening) and is not normalized. A classifier of `num_classes` identities follows it for training.
 
     Args:
         block, layers: as in timm's `ResNet`, and so are all arguments that are not listed here.
@@ -87,6 +53,13 @@ class ReIDResNet(ResNet):
             `last_stride`, a classifier without pooling.
     """
 
+    if TYPE_CHECKING:
+        feature_info: list[dict[str, Any]]
+        layer1: nn.Sequential
+        layer2: nn.Sequential
+        layer3: nn.Sequential
+        layer4: nn.Sequential
+
     def __init__(
         self,
         block: type[BasicBlock] | type[Bottleneck],
@@ -101,8 +74,8 @@ class ReIDResNet(ResNet):
         stem_pool_ceil: bool = False,
         ibn: bool = False,
         whiten: bool = False,
-        device=None,
-        dtype=None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         **kwargs: Any,
     ) -> None:
         stages = (attn_stages,) if isinstance(attn_stages, int) else tuple(attn_stages)
@@ -116,10 +89,9 @@ class ReIDResNet(ResNet):
             )
         if attn_layer is None and attn_args:
             raise ValueError(f'attn_args={attn_args!r} without an attn_layer')
-        _check_classifier(num_classes, global_pool)
         if last_stride not in (1, 2):
             raise ValueError(f'last_stride must be 1 or 2, not {last_stride!r}')
-        dd = {'device': device, 'dtype': dtype}
+        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__(block, layers, num_classes=0, global_pool='avg', **kwargs, **dd)
 
         if stem_pool_ceil:
@@ -127,30 +99,26 @@ class ReIDResNet(ResNet):
         if last_stride == 1:
             self._remove_last_stride()
         if ibn:
-            for block in (*self.layer1, *self.layer2, *self.layer3):
-                block.bn1 = InstanceBatchNorm2d(block.conv1.out_channels, **dd)
-        for stage, count in sorted(zip(stages, counts, strict=True)) if attn_layer is not None else ():
+            for part in (*self.layer1, *self.layer2, *self.layer3):
+                part.bn1 = InstanceBatchNorm2d(part.conv1.out_channels, **dd)
+        for stage, count in sorted(zip(stages, counts, strict=True)) if attn_layer else ():
             info = self.feature_info[stage]
             args = {'grid_size': 256 // info['reduction'], **(attn_args or {}), **dd}
             # inside the stage, where everything that timm does with stages includes it
-            blocks = self.get_submodule(info['module'])
-            last = len(blocks) - 1
+            blocks = list(self.get_submodule(info['module']).children())
             extended = nn.Sequential()
-            for index, block in enumerate(blocks):
-                extended.add_module(str(index), block)
-                if index > last - count:
-                    name = 'attn' if index == last else f'attn_{index}'
-                    extended.add_module(name, create_stage_attn(attn_layer, info['num_chs'], **args))
+            for index, part in enumerate(blocks, start=1):
+                extended.add_module(str(index - 1), part)
+                if index > len(blocks) - count:
+                    name = 'attn' if index == len(blocks) else f'attn_{index - 1}'
+                    extended.add_module(name, create_stage_attn(str(attn_layer), info['num_chs'], **args))
             setattr(self, info['module'], extended)
 
-        self.has_neck = False
-        self.neck: nn.Module = nn.Identity()
         self.has_whitening = whiten
-        self.whiten: nn.Module = nn.Identity()
         self._build_head(num_classes, global_pool)
 
     def _remove_last_stride(self) -> None:
-        first = self.layer4[0]
+        first: Any = self.layer4[0]
         if first.stride == 1:  # output_stride dilates instead
             return
         # pools that halve the map where timm is asked for an average (avg_down) or an anti-aliased (aa_layer) stride
@@ -163,52 +131,6 @@ class ReIDResNet(ResNet):
         first.stride = 1
         self.feature_info[4]['reduction'] = self.feature_info[3]['reduction']
 
-    def _build_head(self, num_classes: int, global_pool: str) -> None:
-        dd = {'device': self.conv1_weight().device, 'dtype': self.conv1_weight().dtype}
-        if global_pool != self.global_pool.pool_type:
-            if global_pool == 'gem':
-                self.global_pool = GlobalGeMPool(**dd)
-            else:
-                self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
-        width = self.num_features * self.global_pool.feat_mult()
-        if not global_pool:
-            self.neck, self.whiten = nn.Identity(), nn.Identity()
-        elif not self.has_neck or width != self.head_hidden_size:
-            # without a bias: embeddings of a cosine metric want no offset, the released one is frozen at 0
-            self.neck = VectorBatchNorm(width, bias=False, **dd)
-            self.whiten = Whitening(width, **dd) if self.has_whitening else nn.Identity()
-        self.has_neck = bool(global_pool)
-        self.num_classes = num_classes
-        self.head_hidden_size = width
-        if num_classes > 0:
-            self.fc = nn.Linear(width, num_classes, bias=False, **dd)
-            nn.init.normal_(self.fc.weight, std=0.01)
-        else:
-            self.fc = nn.Identity()
-
-    def conv1_weight(self) -> torch.Tensor:
-        """Weight of the first convolution, of a deep stem as well; its device and dtype are the model's."""
-        return next(self.conv1.parameters())
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier, and the pooling where `global_pool` is another one.
-
-        Pooling and neck keep what they learnt unless their kind or width changes. New parts take over device, dtype
-        and mode, and a new neck and pooling are frozen where the old neck was.
-        """
-        if global_pool is not None:
-            _check_classifier(num_classes, global_pool)
-        frozen = self.has_neck and not any(p.requires_grad for p in self.neck.parameters())
-        # the values keep the parameters alive: a new one could take over the id of one that is gone
-        old = {id(p): p for p in (*self.global_pool.parameters(), *self.neck.parameters())}
-        self._build_head(num_classes, self.global_pool.pool_type if global_pool is None else global_pool)
-        for module in (self.global_pool, self.neck, self.fc):
-            module.train(self.training)
-        if frozen:
-            for parameter in (*self.global_pool.parameters(), *self.neck.parameters()):
-                if id(parameter) not in old:
-                    parameter.requires_grad_(False)
-
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Patterns that group parameters by depth; an attention comes after its block, that of a stage last in it."""
@@ -219,31 +141,19 @@ class ReIDResNet(ResNet):
         ]
         return {'stem': r'^conv1|bn1|maxpool', 'blocks': r'^layer(\d+)' if coarse else blocks}
 
-    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """From the last map `(B, C, H, W)` the embedding `(B, head_hidden_size)`, or the logits `(B, num_classes)`."""
-        x = self.global_pool(x)
-        x = self.whiten(self.neck(x))
-        if self.drop_rate:
-            x = F.dropout(x, p=float(self.drop_rate), training=self.training)
-        return x if pre_logits else self.fc(x)
-
-
-def _check_classifier(num_classes: int, global_pool: str) -> None:
-    if num_classes > 0 and not global_pool:
-        raise ValueError(f'num_classes={num_classes} needs a global_pool: a classifier takes no map')
-
 
 _BLOCKS = {18: (BasicBlock, (2, 2, 2, 2)), 50: (Bottleneck, (3, 4, 6, 3))}
 
 
-def _create_reid_resnet(variant: str, pretrained: bool = False, **kwargs) -> ReIDResNet:
+def _create_reid_resnet(variant: str, pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
     attn_layer, _, depth = variant.partition('_resnet')
     block, layers = _BLOCKS[int(depth)]
     model_args = {'block': block, 'layers': layers, 'attn_layer': None if attn_layer == 'reid' else attn_layer}
-    return build_checked(ReIDResNet, variant, pretrained, **{**model_args, **kwargs})
+    model: ReIDResNet = build_checked(ReIDResNet, variant, pretrained, **{**model_args, **kwargs})
+    return model
 
 
-def _cfg(**kwargs) -> dict[str, Any]:
+def _cfg(**kwargs: Any) -> dict[str, Any]:
     return {
         'num_classes': 0,  # released weights carry no classifier
         'input_size': (3, 256, 256),
@@ -261,20 +171,15 @@ def _cfg(**kwargs) -> dict[str, Any]:
     }
 
 
-def _released_cfgs(manifest: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _released_cfgs(manifest: dict[str, Release]) -> dict[str, dict[str, Any]]:
     """`arch.tag` -> configuration of all weights in the manifest that exist: in this package, else on the Hub."""
     cfgs = {}
-    for name, entry in manifest.items():
-        repository, packaged = hub_repository(entry), packaged_weights(name)
-        if repository is None and packaged is None:
-            continue
-        cfgs[name] = _cfg(
-            hf_hub_id=repository,
-            # the same bytes, without a connection; an organisation that was asked for is the user's choice
-            file=str(packaged) if packaged and not os.environ.get(ORG_VARIABLE) else None,
+    for name, release in manifest.items():
+        repository, packaged = locate_weights(release)
+        if repository or packaged:
             # JSON has no tuples, timm's configurations have no lists
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in entry.get('cfg', {}).items()},
-        )
+            own = {key: tuple(value) if isinstance(value, list) else value for key, value in release.cfg.items()}
+            cfgs[name] = _cfg(hf_hub_id=repository, file=str(packaged) if packaged else None, **own)
     return cfgs
 
 
@@ -290,97 +195,16 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-@register_model
-def reid_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
-    """ResNet-18 without attention: the baseline of the paper."""
-    return _create_reid_resnet('reid_resnet18', pretrained, **kwargs)
+def _add_entry_point(arch: str) -> None:
+    def entry_point(pretrained: bool = False, **kwargs: Any) -> ReIDResNet:
+        return _create_reid_resnet(arch, pretrained, **kwargs)
+
+    attn, _, depth = arch.partition('_resnet')
+    what = f'with {ATTN_TEXTS[attn]} after stage 3' if attn in ATTN_TEXTS else 'without attention: the baseline'
+    entry_point.__name__ = entry_point.__qualname__ = arch
+    entry_point.__doc__ = f'ResNet-{depth} {what}.'
+    globals()[arch] = register_model(entry_point)
 
 
-@register_model
-def dpa_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
-    """ResNet-18 with dual-pooling attention (Guo et al. 2024) after stage 3."""
-    return _create_reid_resnet('dpa_resnet18', pretrained, **kwargs)
-
-
-@register_model
-def cpa_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
-    """ResNet-18 with channel-pooling attention (Guo et al. 2024) after stage 3."""
-    return _create_reid_resnet('cpa_resnet18', pretrained, **kwargs)
-
-
-@register_model
-def spa_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
-    """ResNet-18 with spatial-pooling attention (Guo et al. 2024) after stage 3."""
-    return _create_reid_resnet('spa_resnet18', pretrained, **kwargs)
-
-
-@register_model
-def se_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
-    """ResNet-18 with squeeze-and-excitation (Hu et al. 2018) after stage 3."""
-    return _create_reid_resnet('se_resnet18', pretrained, **kwargs)
-
-
-@register_model
-def cbam_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
-    """ResNet-18 with CBAM (Woo et al. 2018) after stage 3."""
-    return _create_reid_resnet('cbam_resnet18', pretrained, **kwargs)
-
-
-@register_model
-def ca_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
-    """ResNet-18 with coordinate attention (Hou et al. 2021) after stage 3."""
-    return _create_reid_resnet('ca_resnet18', pretrained, **kwargs)
-
-
-@register_model
-def nl_resnet18(pretrained: bool = False, **kwargs) -> ReIDResNet:
-    """ResNet-18 with a non-local block (Wang et al. 2018) after stage 3."""
-    return _create_reid_resnet('nl_resnet18', pretrained, **kwargs)
-
-
-@register_model
-def reid_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
-    """ResNet-50 without attention: the baseline of the paper."""
-    return _create_reid_resnet('reid_resnet50', pretrained, **kwargs)
-
-
-@register_model
-def dpa_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
-    """ResNet-50 with dual-pooling attention (Guo et al. 2024) after stage 3."""
-    return _create_reid_resnet('dpa_resnet50', pretrained, **kwargs)
-
-
-@register_model
-def cpa_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
-    """ResNet-50 with channel-pooling attention (Guo et al. 2024) after stage 3."""
-    return _create_reid_resnet('cpa_resnet50', pretrained, **kwargs)
-
-
-@register_model
-def spa_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
-    """ResNet-50 with spatial-pooling attention (Guo et al. 2024) after stage 3."""
-    return _create_reid_resnet('spa_resnet50', pretrained, **kwargs)
-
-
-@register_model
-def se_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
-    """ResNet-50 with squeeze-and-excitation (Hu et al. 2018) after stage 3."""
-    return _create_reid_resnet('se_resnet50', pretrained, **kwargs)
-
-
-@register_model
-def cbam_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
-    """ResNet-50 with CBAM (Woo et al. 2018) after stage 3."""
-    return _create_reid_resnet('cbam_resnet50', pretrained, **kwargs)
-
-
-@register_model
-def ca_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
-    """ResNet-50 with coordinate attention (Hou et al. 2021) after stage 3."""
-    return _create_reid_resnet('ca_resnet50', pretrained, **kwargs)
-
-
-@register_model
-def nl_resnet50(pretrained: bool = False, **kwargs) -> ReIDResNet:
-    """ResNet-50 with a non-local block (Wang et al. 2018) after stage 3."""
-    return _create_reid_resnet('nl_resnet50', pretrained, **kwargs)
+for _arch in _ARCHITECTURES:
+    _add_entry_point(_arch)

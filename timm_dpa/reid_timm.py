@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
-import torch.nn.functional as F
-from timm.layers import SelectAdaptivePool2d
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
-from .dpa_resnet import GlobalGeMPool
-from .layers.norm import VectorBatchNorm
-from .layers.whitening import Whitening
+from .head import ReIDHead
 from .weights.fetch import build_checked
 
 __all__ = ['ReIDBackbone', 'reid_timm']
 
 
-class ReIDBackbone(nn.Module):
+class ReIDBackbone(ReIDHead):
     """A timm model as a re-identification network, with the interface of `ReIDResNet`.
 
     Maps are pooled by GeM; tokens by the backbone's own pooling, as it was trained with.
@@ -36,6 +32,9 @@ class ReIDBackbone(nn.Module):
         ValueError: no such model in timm.
     """
 
+    if TYPE_CHECKING:
+        backbone_args: dict[str, Any]
+
     def __init__(
         self,
         backbone: str,
@@ -45,8 +44,8 @@ class ReIDBackbone(nn.Module):
         drop_rate: float = 0.0,
         backbone_args: dict[str, Any] | None = None,
         whiten: bool = False,
-        device=None,
-        dtype=None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.backbone_args = dict(backbone_args or {})
@@ -73,31 +72,21 @@ class ReIDBackbone(nn.Module):
         if features.ndim == 4 and features.shape[1] == self.backbone.num_features:
             self.feature_dim = 1
         self.num_features = features.shape[self.feature_dim]
-        if features.ndim == 4:
-            self.global_pool: nn.Module = (
-                GlobalGeMPool() if global_pool == 'gem' else SelectAdaptivePool2d(pool_type=global_pool, flatten=True)
-            )
-            self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
-        else:
-            self.global_pool = nn.Identity()
+        self.token_width = 0
+        if features.ndim != 4:
             with torch.no_grad():
-                self.head_hidden_size = self.backbone.forward_head(features, pre_logits=True).shape[1]
-        self.neck = VectorBatchNorm(self.head_hidden_size, bias=False)
-        self.whiten: nn.Module = Whitening(self.head_hidden_size) if whiten else nn.Identity()
-        self.reset_classifier(num_classes)
+                self.token_width = self.backbone.forward_head(features, pre_logits=True).shape[1]
+        self.has_whitening = whiten
+        self._build_head(num_classes, 'own' if self.token_width else global_pool)
         self.to(device=device, dtype=dtype)
 
-    def get_classifier(self) -> nn.Module:
-        return self.fc
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier; the new one has the device and dtype of the neck."""
-        self.num_classes = num_classes
-        self.fc: nn.Module = nn.Identity()
-        if num_classes > 0:
-            like = self.neck.weight
-            self.fc = nn.Linear(self.head_hidden_size, num_classes, bias=False, device=like.device, dtype=like.dtype)
-            nn.init.normal_(self.fc.weight, std=0.01)
+    def _pool_by(self, global_pool: str, **dd: Any) -> int:
+        if not self.token_width:
+            return super()._pool_by(global_pool, **dd)
+        if global_pool != 'own':
+            raise ValueError(f'global_pool={global_pool!r}: this backbone makes tokens and pools them itself')
+        self.global_pool = nn.Identity()
+        return self.token_width
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """The backbone's groups, for layer decay."""
@@ -122,13 +111,6 @@ class ReIDBackbone(nn.Module):
             return self.backbone.forward_head(x, pre_logits=True)
         return x if self.feature_dim == 1 else x.permute(0, 3, 1, 2)
 
-    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """The embedding `(B, head_hidden_size)`, or the logits `(B, num_classes)`."""
-        x = self.whiten(self.neck(self.global_pool(x)))
-        if self.drop_rate:
-            x = F.dropout(x, p=float(self.drop_rate), training=self.training)
-        return x if pre_logits else self.fc(x)
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.forward_head(self.forward_features(x))
 
@@ -140,9 +122,9 @@ default_cfgs = generate_default_cfgs(
 
 
 @register_model
-def reid_timm(pretrained: bool = False, backbone: str = 'resnet50', **kwargs) -> ReIDBackbone:
+def reid_timm(pretrained: bool = False, backbone: str = 'resnet50', **kwargs: Any) -> ReIDBackbone:
     """A timm backbone with a re-identification head; see `ReIDBackbone`."""
-    model = build_checked(ReIDBackbone, 'reid_timm', pretrained, backbone=backbone, **kwargs)
+    model: ReIDBackbone = build_checked(ReIDBackbone, 'reid_timm', pretrained, backbone=backbone, **kwargs)
     # images are prepared as the backbone's weights expect it, unless a checkpoint of this model says otherwise
     theirs = model.backbone.pretrained_cfg
     if model.pretrained_cfg.get('input_size') is None:

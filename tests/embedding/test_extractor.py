@@ -421,7 +421,7 @@ class TestByName:
         assert not caplog.text
 
     def test_a_checkpoint_of_another_architecture(self, weights):
-        with pytest.raises(ValueError, match=r'dpa_resnet18\.pth: checkpoint of another architecture'):
+        with pytest.raises(ValueError, match=r'dpa_resnet18\.pth: weights of another architecture'):
             FeatureExtractor('reid_resnet18', pretrained=weights)
 
     def test_pretrained_is_for_names(self, model):

@@ -16,7 +16,7 @@ def trained(tmp_path_factory) -> Path:
     """Two epochs on generated patterns, which their data set calls synthetic."""
     folder = tmp_path_factory.mktemp('trained')
     data = write_vehicles(folder / 'patterns')
-    write_about(data, 'noisy | patterns', 'Coloured squares under noise.', synthetic=True)
+    write_about(data, 'noisy | patterns', 'Colored squares under noise.', synthetic=True)
     train(quick('schedule.epochs=2', 'run.evaluate_every=1'), data, folder / 'run')
     shutil.rmtree(folder / 'run' / 'checkpoints')
     return folder / 'run'

@@ -94,17 +94,25 @@ class TestFolder:
         with pytest.raises(WeightsError, match='embeddings differ by'):
             check_golden(tmp_path / 'other')
 
-    def test_a_finished_folder_goes_to_another_repository_as_it_is(self, folder, tmp_path):
+    def test_only_the_card_of_a_finished_folder_changes_for_another_repository(self, folder, tmp_path):
+        reuse_folder(folder, tmp_path / 'out', 'other/small-dpa')
+        before, after = listing(folder), listing(tmp_path / 'out')
+        assert {name for name in before if before[name] != after[name]} == {'README.md', 'release.json'}
+        text = (folder / 'README.md').read_text()
+        new = (tmp_path / 'out' / 'README.md').read_text()
+        assert new == text.replace('somebody/small-dpa', 'other/small-dpa')
+        assert text.count('somebody/small-dpa') == 5
+
+    def test_a_card_that_was_edited_is_kept_or_named_but_never_overwritten(self, folder, tmp_path):
         edited = tmp_path / 'edited'
         shutil.copytree(folder, edited)
-        text = (edited / 'README.md').read_text() + '\nA sentence of ours.\n'
-        (edited / 'README.md').write_text(text)
-        reuse_folder(edited, tmp_path / 'out', 'other/name')
-        before, after = listing(edited), listing(tmp_path / 'out')
-        assert {name for name in before if before[name] != after[name]} == {'README.md'}
-        new = (tmp_path / 'out' / 'README.md').read_text()
-        assert new == text.replace('somebody/small-dpa', 'other/name')
-        assert text.count('somebody/small-dpa') == 5
+        with (edited / 'README.md').open('a') as card:
+            card.write('\nA sentence of ours.\n')
+        reuse_folder(edited, tmp_path / 'same', 'somebody/small-dpa')
+        assert listing(tmp_path / 'same') == listing(edited)
+        with pytest.raises(ValueError, match=r'edited/README\.md: was edited by hand .*edit release\.json'):
+            reuse_folder(edited, tmp_path / 'out', 'other/small-dpa')
+        assert not (tmp_path / 'out').exists()
 
 
 class TestCard:
@@ -137,10 +145,10 @@ class TestCard:
         data = json.loads((trained / 'data.json').read_text())
         assert text.index('import timm_dpa') < text.index('import timm\n') < text.index("'hf-hub:somebody/small-dpa'")
         assert f'{data["train"]["images"]} synthetic images of {data["train"]["identities"]} vehicles' in text
-        assert 'Coloured squares under noise.' in text
+        assert 'Colored squares under noise.' in text
         assert '**Trained on synthetic images only.**' in text
         assert '| noisy \\| patterns |' in text  # one cell
-        for word in ('Following vehicles is following people', '## Licence', '@article{guo2024dual'):
+        for word in ('Tracking vehicles means tracking people', '## License', '@article{guo2024dual'):
             assert word in text
         assert '{{' not in text
         assert '{%' not in text
@@ -161,14 +169,14 @@ class TestCard:
 
 
 class TestWhatMustBeSaid:
-    def test_licence_of_weights_from_images_of_somebody(self, trained, tmp_path):
+    def test_license_of_weights_from_images_of_somebody(self, trained, tmp_path):
         run = tmp_path / 'run'
         shutil.copytree(trained, run)
         data = json.loads((run / 'data.json').read_text())
         (run / 'data.json').write_text(json.dumps({**data, 'synthetic': False}))
         with pytest.raises(ValueError, match='--license'):
             build_folder(run, tmp_path / 'out', 'somebody/x')
-        build_folder(run, tmp_path / 'out', 'somebody/x', licence='cc-by-nc-4.0')
+        build_folder(run, tmp_path / 'out', 'somebody/x', license='cc-by-nc-4.0')
         text = (tmp_path / 'out' / 'README.md').read_text()
         assert 'license: cc-by-nc-4.0' in text
         assert 'synthetic images' not in text
@@ -182,7 +190,7 @@ class TestWhatMustBeSaid:
         (run / 'recipe.yaml').write_text(yaml.safe_dump(recipe))
         with pytest.raises(ValueError, match='--license'):
             build_folder(run, tmp_path / 'out', 'somebody/x')
-        build_folder(run, tmp_path / 'out', 'somebody/x', licence='other')
+        build_folder(run, tmp_path / 'out', 'somebody/x', license='other')
         card = ModelCard.load(tmp_path / 'out' / 'README.md')
         assert card.data.base_model == 'timm/resnet18.a1_in1k'
         assert 'synthetic images only' not in card.text
@@ -191,8 +199,8 @@ class TestWhatMustBeSaid:
         bare = tmp_path / 'bare'
         shutil.copytree(trained / 'model', bare)
         with pytest.raises(ValueError, match='--trained-on'):
-            build_folder(bare, tmp_path / 'out', 'somebody/x', licence='mit')
-        build_folder(bare, tmp_path / 'out', 'somebody/x', licence='mit', trained_on='Nothing: random weights.')
+            build_folder(bare, tmp_path / 'out', 'somebody/x', license='mit')
+        build_folder(bare, tmp_path / 'out', 'somebody/x', license='mit', trained_on='Nothing: random weights.')
         card = ModelCard.load(tmp_path / 'out' / 'README.md')
         assert 'Nothing: random weights.' in card.text
         assert 'None were measured.' in card.text
@@ -253,7 +261,7 @@ class TestWhatMustBeSaid:
         card = ModelCard.load(tmp_path / 'out' / 'README.md')
         assert {result.dataset_name for result in card.data.eval_results} == {'noisy | patterns', 'street'}
         assert 'street: A street.' in card.text
-        assert 'Synthetic images of "noisy | patterns": Coloured squares under noise. Green' in card.text
+        assert 'Synthetic images of "noisy | patterns": Colored squares under noise. A green frame' in card.text
 
 
 class TestWrongUse:

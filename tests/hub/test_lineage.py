@@ -14,31 +14,31 @@ from safetensors.torch import load_file
 from tests.support.runs import quick
 from tests.support.vehicles import write_vehicles
 from timm_dpa.cli.main import main
-from timm_dpa.hub.card import read_command
+from timm_dpa.hub.card import read_facts
 from timm_dpa.hub.folder import build_folder
 from timm_dpa.hub.lineage import (
-    all_synthetic,
-    describe_stages,
+    describe_runs,
     find_run,
+    only_synthetic,
+    training_runs,
     training_sources,
-    training_stages,
     write_recipes,
 )
-from timm_dpa.hub.weights import MODELS
 from timm_dpa.train.data.provenance import write_about
 from timm_dpa.train.run.trainer import train
+from timm_dpa.weights.fetch import MODELS
 
 
 @pytest.fixture(scope='module')
 def data(trained) -> Path:
-    """That of the first stage."""
+    """That of the first run."""
     return trained.parent / 'patterns'
 
 
 @pytest.fixture(scope='module')
 def second(trained, data, tmp_path_factory) -> Path:
     """An epoch more from the weights of the first run."""
-    run = tmp_path_factory.mktemp('stages') / 'second'
+    run = tmp_path_factory.mktemp('runs') / 'second'
     train(quick('schedule.epochs=1', 'run.evaluate_every=0', f'model.checkpoint={trained}'), data, run)
     return run
 
@@ -53,10 +53,10 @@ def changed(run: Path, folder: Path, **model) -> Path:
 
 
 class TestCard:
-    def test_names_the_images_of_all_stages(self, trained, second, tmp_path):
+    def test_names_the_images_of_all_runs(self, trained, second, tmp_path):
         build_folder(second, tmp_path / 'out', 'somebody/two')
         card = ModelCard.load(tmp_path / 'out' / 'README.md')
-        assert 'In 2 stages, each from the weights of the one before' in card.text
+        assert 'In 2 training runs, each from the weights of the one before' in card.text
         assert '1. 2 epochs at 32 x 32 pixels: 48 synthetic images of 8 vehicles' in card.text
         assert '2. 1 epoch at 32 x 32 pixels: the same images.' in card.text
         assert '**Trained on synthetic images only.**' in card.text
@@ -75,7 +75,7 @@ class TestCard:
         build_folder(run, folder, 'somebody/two')
         (folder / 'noisy-|-patterns').symlink_to(data)
         monkeypatch.chdir(folder)
-        commands = read_command(ModelCard.load('README.md')).split(' && ')
+        commands = read_facts(Path()).commands
         assert len(commands) == 2
         for command in commands:
             assert main(shlex.split(command)[1:]) == 0
@@ -89,23 +89,23 @@ class TestCard:
         train(quick(*settings, args), data, tmp_path / 'run')
         log = (tmp_path / 'run' / 'run.log').read_text()
         assert f'tensors from {trained}; keep their initial values: fc, layer3.attn; not used: layer3.attn' in log
-        text = describe_stages(training_stages(tmp_path / 'run'))
+        text = describe_runs(training_runs(tmp_path / 'run'))
         assert '2. 1 epoch at 32 x 32 pixels from the trunk of that `dpa_resnet18`: the same images.' in text
 
-    def test_other_images_of_a_later_stage(self, trained, second, tmp_path):
+    def test_other_images_of_a_later_run(self, trained, second, tmp_path):
         other = write_vehicles(tmp_path / 'street', identities=9)
         run = tmp_path / 'run'
         train(quick('schedule.epochs=1', 'run.evaluate_every=0', f'model.checkpoint={second}'), other, run)
-        stages = training_stages(run)
-        text = describe_stages(stages)
-        assert 'In 3 stages' in text
+        runs = training_runs(run)
+        text = describe_runs(runs)
+        assert 'In 3 training runs' in text
         assert '3. 1 epoch at 32 x 32 pixels: 36 images of 6 vehicles, the training part of "street"' in text
-        assert not all_synthetic(stages)  # nobody said so
+        assert not only_synthetic(training_sources(runs))  # nobody said so
         with pytest.raises(ValueError, match='--license'):
             build_folder(run, tmp_path / 'out', 'somebody/three')
         write_about(other, 'street', 'More squares.', synthetic=True)
         train(quick('schedule.epochs=1', 'run.evaluate_every=0', f'model.checkpoint={second}'), other, run)
-        assert all_synthetic(training_stages(run))
+        assert only_synthetic(training_sources(training_runs(run)))
 
 
 @pytest.fixture(scope='module')
@@ -125,7 +125,7 @@ def mixed(data, street, tmp_path_factory):
 
 class TestMixedRun:
     def test_the_card_names_every_source(self, mixed, street, tmp_path):
-        build_folder(mixed, tmp_path / 'out', 'somebody/mixed', licence='other')
+        build_folder(mixed, tmp_path / 'out', 'somebody/mixed', license='other')
         card = ModelCard.load(tmp_path / 'out' / 'README.md')
         text = ' '.join(card.text.split())
         assert '48 synthetic images of 8 vehicles, the training part of "noisy | patterns"' in text
@@ -136,22 +136,23 @@ class TestMixedRun:
             assert str(street.parent) not in path.read_text()
 
     def test_a_license_must_be_given_for_any_real_source(self, mixed, data, street, tmp_path):
-        assert not all_synthetic(training_stages(mixed))
+        assert not only_synthetic(training_sources(training_runs(mixed)))
         with pytest.raises(ValueError, match='--license'):
             build_folder(mixed, tmp_path / 'out', 'somebody/mixed')
         other = write_vehicles(tmp_path / 'other', identities=9, seed=1)
         write_about(other, 'other renders', 'Squares.', synthetic=True)
         run = tmp_path / 'run'
         train(quick('schedule.epochs=1', 'run.evaluate_every=0', f'data.mix=[{other}]'), data, run)
-        assert all_synthetic(training_stages(run))
+        assert only_synthetic(training_sources(training_runs(run)))
 
     def test_its_command_trains_the_same_model_again(self, mixed, data, street, tmp_path, monkeypatch):
         folder = tmp_path / 'card'
-        build_folder(mixed, folder, 'somebody/mixed', licence='other')
+        build_folder(mixed, folder, 'somebody/mixed', license='other')
         (folder / 'noisy-|-patterns').symlink_to(data)
         (folder / 'a-real-street').symlink_to(street)
         monkeypatch.chdir(folder)
-        assert main(shlex.split(read_command(ModelCard.load('README.md')))[1:]) == 0
+        (command,) = read_facts(Path()).commands
+        assert main(shlex.split(command)[1:]) == 0
         weights, again = (load_file(path / 'model.safetensors') for path in (mixed / 'model', Path('runs/mixed/model')))
         assert all(torch.equal(weights[name], again[name]) for name in weights)
 
@@ -167,23 +168,23 @@ class TestStart:
     )
     def test_weights_of_unknown_origin_are_said(self, trained, tmp_path, start):
         run = changed(trained, tmp_path / 'run', **start)
-        stages = training_stages(run)
-        assert len(stages) == 1
-        assert not all_synthetic(stages)
-        assert 'from weights whose own training data are not recorded' in describe_stages(stages)
+        runs = training_runs(run)
+        assert len(runs) == 1
+        assert not only_synthetic(training_sources(runs))
+        assert 'from weights whose own training data are not recorded' in describe_runs(runs)
 
     def test_weights_of_the_hub_are_named_instead(self, trained, tmp_path):
         run = changed(trained, tmp_path / 'run', init_from='timm/resnet18.a1_in1k')
-        stages = training_stages(run)
-        assert not all_synthetic(stages)
-        assert 'not recorded' not in describe_stages(stages)
-        build_folder(run, tmp_path / 'out', 'somebody/x', licence='other')
+        runs = training_runs(run)
+        assert not only_synthetic(training_sources(runs))
+        assert 'not recorded' not in describe_runs(runs)
+        build_folder(run, tmp_path / 'out', 'somebody/x', license='other')
         assert 'had the weights of [timm/resnet18.a1_in1k]' in (tmp_path / 'out' / 'README.md').read_text()
 
     def test_released_weights_are_named_too(self, trained, tmp_path):
-        stages = training_stages(changed(trained, tmp_path / 'run', name='dpa_resnet50.rendered'))
-        assert all_synthetic(stages)  # as the manifest says
-        text = describe_stages(stages)
+        runs = training_runs(changed(trained, tmp_path / 'run', name='dpa_resnet50.rendered'))
+        assert only_synthetic(training_sources(runs))  # as the manifest says
+        text = describe_runs(runs)
         assert text.startswith(
             'Training started from the weights `dpa_resnet50.rendered` of timm-dpa, which were trained'
         )
@@ -196,13 +197,13 @@ class TestStart:
         """By their name, or by a file of the same content."""
         model = {'name': 'se_resnet50', 'args': {}}
         starts = ['dpa_resnet50.rendered', str(MODELS / 'dpa_resnet50.rendered')]
-        stages = [training_stages(changed(trained, tmp_path / str(k), init_from=starts[k], **model)) for k in (0, 1)]
-        texts = [describe_stages(each) for each in stages]
+        runs = [training_runs(changed(trained, tmp_path / str(k), init_from=starts[k], **model)) for k in (0, 1)]
+        texts = [describe_runs(each) for each in runs]
         assert texts[0] == texts[1]
         trunk = 'the trunk (all but attention and classifier) of the weights `dpa_resnet50.rendered`'
         assert texts[0].startswith(f'Training started from {trunk} of timm-dpa')
-        assert all(all_synthetic(each) for each in stages)
-        for each in stages:
+        assert all(only_synthetic(training_sources(each)) for each in runs)
+        for each in runs:
             write_recipes(each, tmp_path, 'x')
             assert 'init_from: dpa_resnet50.rendered\n' in (tmp_path / 'recipe.yaml').read_text()
 
@@ -211,9 +212,9 @@ class TestStart:
         model = {'name': 'dpa_resnet50', 'args': {}}
         texts, recipes = [], []
         for start in ('dpa_resnet50.rendered', str(MODELS / 'dpa_resnet50.rendered')):
-            stages = training_stages(changed(trained, tmp_path / str(len(texts)), init_from=start, **model))
-            texts.append(describe_stages(stages))
-            write_recipes(stages, tmp_path, 'x')
+            runs = training_runs(changed(trained, tmp_path / str(len(texts)), init_from=start, **model))
+            texts.append(describe_runs(runs))
+            write_recipes(runs, tmp_path, 'x')
             recipes.append(yaml.safe_load((tmp_path / 'recipe.yaml').read_text())['model'])
         assert texts[0].startswith('Training started from the trunk')
         assert texts[1].startswith('Training started from the weights `dpa_resnet50.rendered`')
@@ -225,34 +226,34 @@ class TestStart:
         recipe = yaml.safe_load((run / 'recipe.yaml').read_text())
         recipe['loss'].update(pull=1.0, teacher='dpa_resnet50.rendered')
         (run / 'recipe.yaml').write_text(yaml.safe_dump(recipe))
-        stages = training_stages(run)
-        assert describe_stages(stages).endswith(
+        runs = training_runs(run)
+        assert describe_runs(runs).endswith(
             'Its embeddings were pulled to those of the weights `dpa_resnet50.rendered`, which were trained on 36,000 '
             'synthetic images of 3,000 vehicles ("timm-dpa rendered vehicles").'
         )
-        assert [source['images'] for source in training_sources(stages)] == [36000, 48]
-        assert all_synthetic(stages)
+        assert [source['images'] for source in training_sources(runs)] == [36000, 48]
+        assert only_synthetic(training_sources(runs))
         recipe['loss'].update(teacher='hf-hub:somebody/else')
         (run / 'recipe.yaml').write_text(yaml.safe_dump(recipe))
-        assert not all_synthetic(training_stages(run))
+        assert not only_synthetic(training_sources(training_runs(run)))
 
     def test_something_of_two_weights_is_of_unknown_origin(self, trained, tmp_path):
         model = {'name': 'dpa_resnet50.rendered', 'init_from': 'gone/weights.pth', 'args': {}}
-        stages = training_stages(changed(trained, tmp_path / 'run', **model))
-        assert not all_synthetic(stages)
-        assert 'from weights whose own training data are not recorded' in describe_stages(stages)
+        runs = training_runs(changed(trained, tmp_path / 'run', **model))
+        assert not only_synthetic(training_sources(runs))
+        assert 'from weights whose own training data are not recorded' in describe_runs(runs)
 
     def test_an_architecture_alone_does_not_say_which(self, trained, tmp_path):
-        stages = training_stages(changed(trained, tmp_path / 'run', init_from='dpa_resnet50'))
+        runs = training_runs(changed(trained, tmp_path / 'run', init_from='dpa_resnet50'))
         with pytest.raises(
             ValueError, match=r'init_from=dpa_resnet50: say which of its weights \(dpa_resnet50\.rendered'
         ):
-            all_synthetic(stages)
+            only_synthetic(training_sources(runs))
 
     def test_runs_in_a_circle_end(self, trained, tmp_path):
         one = changed(trained, tmp_path / 'one', checkpoint=str(tmp_path / 'two'))
         changed(trained, tmp_path / 'two', checkpoint=str(one))
-        assert len(training_stages(one)) == 2
+        assert len(training_runs(one)) == 2
 
     def test_run_of_a_path(self, trained, tmp_path):
         run = changed(trained, tmp_path / 'run')
@@ -270,7 +271,7 @@ class TestStart:
         run = changed(trained, tmp_path / 'run')
         (run / 'data.json').write_text('{')
         with pytest.raises(ValueError, match=r'data\.json: cannot be read'):
-            training_stages(run)
+            training_runs(run)
         (run / 'data.json').write_text(json.dumps({}))
         with pytest.raises(ValueError, match=r'data\.json'):
-            training_stages(run)
+            training_runs(run)

@@ -14,7 +14,7 @@ from tests.support.hub_server import ALWAYS, CutUpload, LoopbackHub, Refuse
 from tests.support.hub_storage import Account, Repository
 from tests.support.site import copy_package, models_of
 from timm_dpa.hub.folder import build_folder
-from timm_dpa.hub.weights import describe_release
+from timm_dpa.hub.release import describe_release
 from timm_dpa.train.recipes.recipe import ModelRecipe
 from timm_dpa.train.run.networks import save_model_folder
 
@@ -36,7 +36,7 @@ def released(tmp_path_factory) -> Path:
     weights = timm.create_model('reid_resnet18').state_dict()
     save_model_folder(ModelRecipe(name='reid_resnet18'), (64, 64), weights, folder / 'model')
     out = folder / 'reid_resnet18.random'
-    build_folder(folder / 'model', out, 'somebody/reid', licence='mit', trained_on='Nothing: random weights.')
+    build_folder(folder / 'model', out, 'somebody/reid', license='mit', trained_on='Nothing: random weights.')
     return out
 
 
@@ -112,7 +112,7 @@ class TestRun:
         }
         status, _, errors = client.cli('publish', str(tmp_path / 'dry'), '--repo-id', 'org/dry', '--license', 'mit')
         assert status == 2
-        assert 'edit its README.md' in errors
+        assert 'edit its release.json' in errors
 
     def test_private(self, hub, client, trained):
         published(client, str(trained), '--repo-id', 'me/secret', '--private')
@@ -142,7 +142,7 @@ class TestRun:
         hub.faults.append(CutUpload('POST /api/models/org/half/commit/main', times=1, after=100))
         status, _, errors = client.cli('publish', str(trained), '--repo-id', 'org/half')
         assert status == 1
-        assert re.search(r'org/half: the connection to \S+ was lost .*the same command goes on from there\n$', errors)
+        assert re.search(r'org/half: the connection to \S+ was lost .*the same command resumes from there\n$', errors)
         assert len(commits(hub, 'org/half')) == 1
         assert set(hub.repos['org/half'].contents()) == {'.gitattributes'}
         before = len(hub.requests)
@@ -160,7 +160,7 @@ class TestRun:
 
 
 class TestManifest:
-    def test_all_go_to_an_organisation_and_the_manifest_says_where(self, hub, client, site, released, tmp_path):
+    def test_all_go_to_an_organization_and_the_manifest_says_where(self, hub, client, site, released, tmp_path):
         manifest = site / 'timm_dpa' / 'weights' / 'manifest.json'
         out = published(client, '--all', '--org', 'org')
         revision = commits(hub, 'org/reid-random')[0]

@@ -23,12 +23,19 @@ from timm_dpa.cli.main import main
 from timm_dpa.hub.golden import check_golden
 from timm_dpa.hub.half import store_half
 from timm_dpa.hub.release import release_model
-from timm_dpa.hub.weights import load_releases
 from timm_dpa.train.data.toy_vehicles import draw_vehicle
-from timm_dpa.weights.fetch import file_sha256
+from timm_dpa.weights.manifest import file_sha256, read_manifest
 
 PROJECT = Path(__file__).parents[2]
-FILES = ['README.md', 'config.json', 'model.safetensors', 'ranks.png', 'recipe.yaml', 'test/golden.safetensors']
+FILES = [
+    'README.md',
+    'config.json',
+    'model.safetensors',
+    'ranks.png',
+    'recipe.yaml',
+    'release.json',
+    'test/golden.safetensors',
+]
 NAME = 'reid_resnet18.squares'
 #: nobody answers there
 UNREACHABLE = {'HF_ENDPOINT': 'http://127.0.0.1:9', 'HF_HUB_DISABLE_XET': '1'}
@@ -92,7 +99,7 @@ class TestFolder:
         assert check_golden(models_of(site) / NAME) <= 1e-5
 
     def test_manifest_has_digest_metrics_and_command(self, site, standard, evaluated):
-        (release,) = load_releases(site / 'timm_dpa' / 'weights' / 'manifest.json')
+        (release,) = read_manifest(site / 'timm_dpa' / 'weights' / 'manifest.json').values()
         weights = (models_of(site) / NAME / 'model.safetensors').read_bytes()
         assert (release.name, release.repo, release.revision) == (NAME, NAME, None)
         assert (release.sha256, release.size) == (hashlib.sha256(weights).hexdigest(), len(weights))
@@ -292,13 +299,14 @@ class TestHub:
                 status, out, errors = client.cli('publish', '--all', '--org', 'org')
                 assert status == 0, errors
             repository = hub.repos[f'org/{NAME}']
-            (release,) = load_releases(site / 'timm_dpa' / 'weights' / 'manifest.json')
+            (release,) = read_manifest(site / 'timm_dpa' / 'weights' / 'manifest.json').values()
             assert (release.repo, release.revision) == (f'org/{NAME}', repository.history()[0].id)
             uploaded = repository.contents()
             del uploaded['.gitattributes']
             folder = listing(models_of(site) / NAME)
-            card = folder.pop('README.md').decode().replace(f'ORG/{NAME}', f'org/{NAME}')
-            assert uploaded.pop('README.md').decode() == card
+            for name in ('README.md', 'release.json'):
+                text = folder.pop(name).decode()
+                assert uploaded.pop(name).decode() == text.replace(f'ORG/{NAME}', f'org/{NAME}')
             assert uploaded == folder
             before = len(hub.requests)
             out, _ = run_python(TestLoaded.CODE, site, tmp_path, search=True, **hub.environment)

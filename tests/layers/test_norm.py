@@ -14,8 +14,11 @@ def pair() -> tuple[VectorBatchNorm, nn.BatchNorm1d]:
     return ours, torchs
 
 
-def test_equals_torch_in_training_and_evaluation():
+@pytest.mark.parametrize('momentum', [0.1, 0.3, None])
+def test_equals_torch_in_training_and_evaluation(momentum):
     ours, torchs = pair()
+    for norm in (ours, torchs):
+        norm.momentum = momentum
     for training in (True, True, False):
         x = torch.randn(5, 6) * 3 + 1
         torch.testing.assert_close(ours.train(training)(x), torchs.train(training)(x), rtol=0, atol=0)
@@ -23,16 +26,39 @@ def test_equals_torch_in_training_and_evaluation():
         torch.testing.assert_close(value, other, rtol=0, atol=0, msg=name)
 
 
-def test_a_batch_of_one_is_normalised_with_the_running_statistics():
+@pytest.mark.parametrize('momentum', [0.1, None])
+def test_a_batch_of_one_is_normalized_with_the_running_statistics(momentum):
     ours, torchs = pair()
     for norm in (ours, torchs):
+        norm.momentum = momentum
         norm(torch.randn(8, 6, generator=torch.Generator().manual_seed(1)))
     x = torch.randn(1, 6, requires_grad=True)
     y = ours.train()(x)
     torch.testing.assert_close(y, torchs.eval()(x), rtol=0, atol=0)
-    torch.testing.assert_close(ours.running_var, torchs.running_var, rtol=0, atol=0)
+    for (name, value), other in zip(ours.state_dict().items(), torchs.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, other, rtol=0, atol=0, msg=name)
     y.sum().backward()
     assert (x.grad != 0).all()
+
+
+@pytest.mark.filterwarnings('ignore:.*torch.jit:FutureWarning', 'ignore:.*torch.jit:DeprecationWarning')
+@pytest.mark.parametrize('convert', [torch.jit.script, torch.fx.symbolic_trace])
+@pytest.mark.parametrize('momentum', [0.1, None])
+def test_converted_training_keeps_the_same_statistics(convert, momentum):
+    ours, torchs = pair()
+    for norm in (ours, torchs):
+        norm.momentum = momentum
+    converted = convert(ours)
+    for seed in range(3):
+        x = torch.randn(5, 6, generator=torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(converted(x), torchs(x))
+    torch.testing.assert_close(ours.running_var, torchs.running_var)
+    assert ours.num_batches_tracked == 3
+
+
+def test_half_is_a_method_as_of_every_module():
+    norm = InstanceBatchNorm2d(6).half()
+    assert {value.dtype for name, value in norm.state_dict().items() if 'tracked' not in name} == {torch.float16}
 
 
 def test_without_bias_there_is_none_in_the_state():

@@ -148,8 +148,8 @@ class TestGood:
     def test_another_classifier_and_other_channels(self, client):
         logits = client.create('hf-hub:org/plain', num_classes=9)
         assert len(bytes.fromhex(logits)) == 2 * 9 * 4
-        grey = client.create('hf-hub:org/plain', in_chans=1)
-        assert 'shape' in grey['message'] or 'channels' in grey['message']  # the images are RGB: it got to the forward
+        gray = client.create('hf-hub:org/plain', in_chans=1)
+        assert 'shape' in gray['message'] or 'channels' in gray['message']  # the images are RGB: it got to the forward
 
     def test_registered_tag_is_pinned_and_checked(self, hub, client, expected):
         assert client.create('dpa_resnet18.tagged', **ARGS) == expected
@@ -279,7 +279,7 @@ class TestPackaged:
         assert client.create('dpa_resnet18.both', **ARGS) == expected
         assert asked(hub, 'org/both') == []
 
-    def test_an_organisation_that_was_asked_for_is_taken_or_missed(self, hub, site, expected, tmp_path):
+    def test_an_organization_that_was_asked_for_is_taken_or_missed(self, hub, site, expected, tmp_path):
         environment = {**hub.environment, 'TIMM_DPA_HUB_ORG': 'mirror'}
         with HubClient(tmp_path / 'home', environment, site) as client:
             assert client.create('dpa_resnet18.packed', **ARGS) == expected
@@ -306,7 +306,7 @@ class TestNotThere:
             ('org/missing', r'org/missing: no such repository on http://\S+ that you may read; check the name'),
             ('org/plain@v9', 'org/plain: has no revision v9'),
             ('org/private', r'org/private: no such repository on http://\S+, or a private one; .* log in .* HF_TOKEN'),
-            ('org/gated', r'org/gated: access must be asked for at http://\S+/org/gated, then log in .*'),
+            ('org/gated', r'org/gated: access must be requested at http://\S+/org/gated, then log in .*'),
             ('org/nothing', r'org/nothing: holds no config\.json; is it the repository of a timm model\?'),
             ('org/unweighted', r'org/unweighted: holds no model\.safetensors; is it .*'),
         ],

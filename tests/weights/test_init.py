@@ -16,7 +16,7 @@ from torch import nn
 from tests.support.hub_server import LoopbackHub
 from tests.support.models import TINY, create, images, tiny
 from timm_dpa import init_backbone, load_weights
-from timm_dpa.hub.weights import MODELS
+from timm_dpa.weights.fetch import MODELS
 from timm_dpa.weights.init import InitReport
 
 BACKBONE = ('conv1', 'bn1', 'layer1', 'layer2', 'layer3', 'layer4')
@@ -419,7 +419,7 @@ class TestLoadWeights:
         path = write(tiny(attn, seed=1, **options).state_dict(), tmp_path / 'other.safetensors')
         model = tiny('dpa')
         before = snapshot(model)
-        with pytest.raises(ValueError, match=rf'other\.safetensors: checkpoint of another architecture, {tensor}'):
+        with pytest.raises(ValueError, match=rf'other\.safetensors: weights of another architecture, {tensor}'):
             load_weights(model, path)
         assert untouched(model, before)
 

@@ -56,7 +56,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     facts = {
-        'licence': args.license,
+        'license': args.license,
         'trained_on': args.trained_on,
         'results': args.results,
         'pictures': args.pictures,
@@ -120,7 +120,8 @@ def _read_about(words: Sequence[str]) -> dict[str, str]:
 
 def _package(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     from timm_dpa.hub.release import release_model
-    from timm_dpa.hub.weights import MANIFEST, MODELS
+    from timm_dpa.weights.fetch import MODELS
+    from timm_dpa.weights.manifest import MANIFEST
 
     if not args.source or not args.tag:
         raise ValueError('--package takes a folder and --tag TAG')

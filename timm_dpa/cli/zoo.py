@@ -41,7 +41,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from timm_dpa.hub.family import choose_architectures, train_family
+    from timm_dpa.hub.release import check_family, release_member
+    from timm_dpa.train.zoo import choose_architectures, train_family
 
     models, tests = ([word for word in words or () if not _SETTING.match(word)] for words in (args.models, args.test))
     # argparse gives the settings that follow an option with several values to it
@@ -49,7 +50,11 @@ def _run(args: argparse.Namespace) -> None:
     recipe = read_recipe(args, ['run.evaluate_every=0', *settings, *args.settings])
     tag = args.tag or re.sub('[^a-z0-9]+', '_', f'{Path(args.recipe).stem}_{Path(args.data).stem}'.lower()).strip('_')
     chosen = choose_architectures(models or [f'*_resnet{args.depth}'])
-    releases = train_family(chosen, recipe, args.data, args.out, tag, tests=tests, licence=args.license)
+    check_family(chosen, recipe, args.data, tag, args.license)
+    releases = [
+        release_member(run, tag, Path(args.out), results, args.license)
+        for _, run, results in train_family(chosen, recipe, args.data, args.out, tests=tests)
+    ]
     for release in releases:
         scores = [f', {key} {release.metrics[0][key]:.2f} %' for key in ('mAP', 'Rank-1') if release.metrics]
         print(f'{release.name}: {release.size / 1e6:.1f} MB{"".join(scores)}')

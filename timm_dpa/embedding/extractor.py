@@ -23,8 +23,10 @@ from timm.data import create_transform, resolve_data_config
 from timm.models import is_model_pretrained
 from torch import nn
 
-from ..weights.fetch import WeightsError, explain, is_released
+from ..weights.fetch import WeightsError
+from ..weights.hub_errors import explain
 from ..weights.init import load_weights
+from ..weights.manifest import is_released
 from .images import Decoding, ImageError, ImageItem, check_on_error, iter_images, load_rgb
 from .view import evaluation_view, uncompiled
 

@@ -6,6 +6,8 @@ scale the kernel along its input channels, its filters, its spatial taps and ove
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from timm.layers import to_2tuple
@@ -32,9 +34,9 @@ def product_over_channels(x: torch.Tensor, weight: torch.Tensor, groups: int = 1
 
 
 @torch.fx.wrap
-def _scale(x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """`x * factor`, in place where autograd need not keep `x`: fresh memory costs more than the arithmetic."""
-    return x * factor if torch.is_grad_enabled() else x.mul_(factor)
+def _scale(x: torch.Tensor, factor: torch.Tensor, training: bool) -> torch.Tensor:
+    """`x * factor`, in place in evaluation: fresh memory costs more than the arithmetic. A leaf for torch.fx."""
+    return x * factor if training else x.mul_(factor)
 
 
 @torch.fx.wrap
@@ -80,11 +82,11 @@ class ODConvAttention(nn.Module):
         reduction: float = 1 / 16,
         min_channels: int = 16,
         temperature: float = 1.0,
-        device=None,
-        dtype=None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        dd = {'device': device, 'dtype': dtype}
+        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
         self.temperature = temperature
         width = max(int(in_channels * reduction), min_channels)
         self.fc = nn.Linear(in_channels, width, bias=False, **dd)
@@ -121,7 +123,7 @@ class ODConvAttention(nn.Module):
             kernels = torch.softmax(self.kernel_fc(squeezed) / self.temperature, dim=1)
         return channel, filters, taps, kernels
 
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:
         for name in ('fc', 'channel_fc', 'filter_fc', 'spatial_fc', 'kernel_fc'):
             key = f'{prefix}{name}.weight'
             if key in state_dict and state_dict[key].dim() == 4:  # 1 x 1 convolutions in other implementations
@@ -158,8 +160,8 @@ class ODConv2d(nn.Module):
         reduction: float = 1 / 16,
         min_channels: int = 16,
         temperature: float = 1.0,
-        device=None,
-        dtype=None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if groups < 1 or in_channels % groups or out_channels % groups:
@@ -168,7 +170,7 @@ class ODConv2d(nn.Module):
             raise ValueError(f'kernel_num must be at least 1, not {kernel_num}')
         if not temperature > 0:
             raise ValueError(f'temperature must be above 0, not {temperature}')
-        dd = {'device': device, 'dtype': dtype}
+        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_h, self.kernel_w = to_2tuple(kernel_size)
@@ -234,30 +236,30 @@ class ODConv2d(nn.Module):
         if taps is None:
             x = self._project(_pad_and_stride(x, self.padding, self.stride), weight.flatten(2), kernels)
         elif self.unfold_first:
-            x = _scale(self._unfold(x), taps.repeat_interleave(self.in_channels, 1)[:, :, None, None])
+            x = _scale(self._unfold(x), taps.repeat_interleave(self.in_channels, 1)[:, :, None, None], self.training)
             x = self._project(x, weight.transpose(2, 3).flatten(2), kernels)
         else:
             x = self._project(x, weight.transpose(2, 3).flatten(1, 2), kernels)
-            x = _scale(x, taps.repeat(1, self.out_channels)[:, :, None, None])
+            x = _scale(x, taps.repeat(1, self.out_channels)[:, :, None, None], self.training)
             x = _fold_taps(
                 x, self.out_channels, (self.kernel_h, self.kernel_w), self.stride, self.padding, self.dilation
             )
         if filters is not None:
-            x = _scale(x, filters[:, :, None, None])
+            x = _scale(x, filters[:, :, None, None], self.training)
         return x
 
     def forward_pooled(self, x: torch.Tensor) -> torch.Tensor:
         """What `forward` of a "same"-padded convolution makes of 1 x 1 maps, as vectors `(B, in_channels)`.
 
-        All taps but the centre one meet padding there, so that nothing else is computed. Needs `groups=1`.
+        All taps but the center one meet padding there, so that nothing else is computed. Needs `groups=1`.
         """
         channel, filters, taps, kernels = self.attention(x)
         x = x * channel
-        centre = self.weight[:, :, self.kernel_h // 2, self.kernel_w // 2]
+        center = self.weight[:, :, self.kernel_h // 2, self.kernel_w // 2]
         if kernels is None:
-            x = F.linear(x, centre)
+            x = F.linear(x, center)
         else:
-            candidates = F.linear(x, centre).view(x.shape[0], self.kernel_num, self.out_channels)
+            candidates = F.linear(x, center).view(x.shape[0], self.kernel_num, self.out_channels)
             x = (candidates * kernels[:, :, None]).sum(1)
         if taps is not None:
             x = x * taps[:, self.taps // 2, None]
@@ -286,7 +288,7 @@ class ODConv2d(nn.Module):
                 shifted.append(x[:, :, top : top + span_h : self.stride[0], left : left + span_w : self.stride[1]])
         return torch.cat(shifted, dim=1)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:
         key = prefix + 'weight'
         if key in state_dict and state_dict[key].dim() == 5:  # (K, C_out, ...), as other implementations store it
             state_dict[key] = state_dict[key].flatten(0, 1)

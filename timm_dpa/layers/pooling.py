@@ -1,4 +1,4 @@
-"""Pooling operators of the dual-pooling attention: average, minimum, generalised mean (GeM) and soft pooling.
+"""Pooling operators of the dual-pooling attention: average, minimum, generalized mean (GeM) and soft pooling.
 
 Each one reduces a feature map `(B, C, H, W)` either over its positions, one value per channel `(B, C, 1, 1)`, or over
 its channels, one value per position `(B, 1, H, W)`. Guo et al., "A novel dual-pooling attention module for UAV vehicle
@@ -8,6 +8,7 @@ re-identification", Scientific Reports 2024, eq. 1-4.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +27,12 @@ def _reduced_dims(over: str) -> tuple[int, int] | tuple[int]:
 
 @torch.fx.wrap
 def _first_min(x: torch.Tensor, over_channels: bool) -> torch.Tensor:
-    """Minimum whose gradient goes to the first of equals. A leaf for torch.fx, which cannot trace the first test."""
-    if not (torch.is_grad_enabled() and x.requires_grad):
+    """Minimum whose gradient goes to the first of equals. A leaf for torch.fx, which cannot trace the tests."""
+    first = x.requires_grad  # `amin` is 10 to 60 times faster, and the same but for the gradient
+    if not torch.jit.is_scripting():  # noqa: SIM102 TorchScript leaves out the branch only if the test stands alone
+        if torch.jit.is_tracing():  # a trace is the same with and without gradients
+            first = False
+    if not first:
         return x.amin(1, keepdim=True) if over_channels else x.amin((2, 3), keepdim=True)
     if over_channels:
         return x.min(1, keepdim=True).values
@@ -76,7 +81,7 @@ class MinPool(nn.Module):
 
 
 class GeMPool(nn.Module):
-    """Generalised mean `(mean(max(x, eps) ** p)) ** (1 / p)` (eq. 3; Radenovic et al., TPAMI 2019).
+    """Generalized mean `(mean(max(x, eps) ** p)) ** (1 / p)` (eq. 3; Radenovic et al., TPAMI 2019).
 
     Computed in float32 and in the log domain, so that neither a large `p` nor half precision overflows or underflows.
 
@@ -95,8 +100,8 @@ class GeMPool(nn.Module):
         eps: float = 1e-6,
         over: str = 'positions',
         flatten: bool = False,
-        device=None,
-        dtype=None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if not (math.isfinite(p) and p > 0):
@@ -108,10 +113,9 @@ class GeMPool(nn.Module):
         self.eps = eps
         self.keepdim = not flatten
         self.learnable = learnable
+        self.p: nn.Parameter | float = float(p)
         if learnable:
             self.p = nn.Parameter(torch.full((1,), float(p), device=device, dtype=dtype))
-        else:
-            self.p = float(p)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.learnable and self.p == 1.0:
@@ -179,12 +183,17 @@ class PoolingPair(nn.Module):
     three instead of one each.
 
     Args:
-        gem_p, gem_learnable: exponent of the generalised mean.
+        gem_p, gem_learnable: exponent of the generalized mean.
         over: `'positions'` gives two tensors `(B, C, 1, 1)`, `'channels'` gives two `(B, 1, H, W)`.
     """
 
     def __init__(
-        self, gem_p: float = 1.0, gem_learnable: bool = False, over: str = 'positions', device=None, dtype=None
+        self,
+        gem_p: float = 1.0,
+        gem_learnable: bool = False,
+        over: str = 'positions',
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.avg_pool = AvgPool(over)
@@ -195,14 +204,14 @@ class PoolingPair(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if not torch.jit.is_scripting():  # noqa: SIM102 TorchScript leaves out the branch only if the test stands alone
             if self.fusible:
-                return _mean_and_contrast(x, self.gem_pool.eps, self.gem_pool.over)
+                return _mean_and_contrast(x, self.gem_pool.eps, self.gem_pool.over, self.training)
         return self.avg_pool(x), self.gem_pool(x) - self.min_pool(x)
 
 
 @torch.fx.wrap
-def _mean_and_contrast(x: torch.Tensor, eps: float, over: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _mean_and_contrast(x: torch.Tensor, eps: float, over: str, training: bool) -> tuple[torch.Tensor, torch.Tensor]:
     if not torch.jit.is_scripting():  # noqa: SIM102 as above; torch.fx leaves a call of this, which may be scripted
-        if torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling():
+        if training and x.requires_grad and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             return _MeanAndContrast.apply(x, eps, over)
     dims = [1] if over == 'channels' else [2, 3]
     contrast = x.clamp(min=eps).mean(dims, keepdim=True) - _first_min(x, over == 'channels')
@@ -213,7 +222,7 @@ class _MeanAndContrast(torch.autograd.Function):
     """`mean(x)` and `mean(max(x, eps)) - min(x)`."""
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor, eps: float, over: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(ctx: Any, x: torch.Tensor, eps: float, over: str) -> tuple[torch.Tensor, torch.Tensor]:
         dims = _reduced_dims(over)
         if over == 'channels':
             low, first = x.min(1, keepdim=True)
@@ -226,7 +235,7 @@ class _MeanAndContrast(torch.autograd.Function):
         return x.mean(dims, keepdim=True), x.clamp(min=eps).mean(dims, keepdim=True) - low
 
     @staticmethod
-    def backward(ctx, grad_mean: torch.Tensor, grad_contrast: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, grad_mean: torch.Tensor, grad_contrast: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         x, first = ctx.saved_tensors
         grad_mean, grad_contrast = grad_mean.to(x.dtype), grad_contrast.to(x.dtype)  # autocast may widen them
         count = x.shape[1] if ctx.over == 'channels' else x.shape[2] * x.shape[3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +18,13 @@ WHITENING_KEY = 'whiten.matrix'  # in the weights of a model that has one
 class Whitening(nn.Module):
     """Multiplies embeddings `(B, D)` by a symmetric matrix `(D, D)`, the identity until it is fitted.
 
-    The matrix is a buffer: it is fitted to data, see `timm_dpa.train.run.whitening`, and not learnt by gradient.
+    The matrix is a buffer: it is fitted to data, see `timm_dpa.train.run.whitening`, and not learned by gradient.
 
     Args:
         width: D.
     """
 
-    def __init__(self, width: int, device=None, dtype=None) -> None:
+    def __init__(self, width: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.matrix: torch.Tensor
         self.register_buffer('matrix', torch.eye(width, device=device, dtype=dtype))
@@ -32,7 +33,7 @@ class Whitening(nn.Module):
         return F.linear(x, self.matrix)
 
 
-def add_whitening(model: nn.Module) -> None:
+def add_whitening(model: Any) -> None:
     """Give one of our models, `ReIDResNet` or `ReIDBackbone`, a whitening that changes nothing yet, if it has none."""
     if isinstance(getattr(model, 'whiten', None), nn.Identity):
         like = next(model.neck.parameters())

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import timm
 import torch
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
-from timm.models import adapt_input_conv, is_model, load_state_dict
-from torch import nn
+from timm.models import adapt_input_conv, is_model
 
 from ..dpa_resnet import ReIDResNet
 from ..layers.whitening import WHITENING_KEY, add_whitening
 from ..reid_timm import ReIDBackbone
-from .fetch import WeightsError, difference, explain, is_released
+from .checkpoint import difference, fill, is_counter, read_checkpoint, select_network, suggest_conversion
+from .fetch import WeightsError
+from .hub_errors import explain
+from .manifest import is_released
 
 __all__ = ['InitReport', 'find_weights', 'init_backbone', 'load_weights']
 
@@ -48,7 +50,9 @@ class InitReport:
     def __str__(self) -> str:
         attentions = ((_ATTENTION.match(name), name) for name in self.ignored)
         unused = list(dict.fromkeys(match.group(1) if match else name for match, name in attentions))
-        left = sorted({_OWN_PARTS.match(name).group(1) for name in self.not_filled})
+        if len(unused) > 6:  # whole networks beside the one that is used
+            unused = list(dict.fromkeys(f'{name.partition(".")[0]}.*' if '.' in name else name for name in unused))
+        left = sorted({match.group(1) for name in self.not_filled if (match := _OWN_PARTS.match(name))})
         return (
             f'{len(self.filled)} tensors from {self.source}; keep their initial values: {", ".join(left) or "none"}'
             f'{"; not used: " + ", ".join(unused) if unused else ""}'
@@ -100,9 +104,10 @@ def init_backbone(
     """
     source = os.fspath(init_from)
     # position embeddings are resampled by timm while it loads them
-    size = {'img_size': model.backbone_args['img_size']} if 'img_size' in getattr(model, 'backbone_args', {}) else {}
+    options: Any = getattr(model, 'backbone_args', {})
+    size = {'img_size': options['img_size']} if 'img_size' in options else {}
     if os.path.exists(source):
-        weights = _read_checkpoint(find_weights(source))
+        weights = read_checkpoint(find_weights(source)).weights
     elif looks_like_file(source):
         raise FileNotFoundError(f'{source}: no such checkpoint file')
     elif source.startswith(('hf-hub:', 'hf_hub:')) or source.count('/') == 1:
@@ -113,8 +118,10 @@ def init_backbone(
         raise FileNotFoundError(f'{source}: neither a file, nor a Hub repository (org/name), nor a timm model')
 
     prefix = 'backbone.' if isinstance(model, ReIDBackbone) else ''
-    target = model.backbone if prefix else model
+    target: Any = model.backbone if isinstance(model, ReIDBackbone) else model
     state = target.state_dict()
+    given = weights
+    weights, outer = select_network(given, state, source)
     stem = _stem(target, state)
     if stem in weights and weights[stem].shape[1] != state[stem].shape[1]:
         weights[stem] = adapt_input_conv(state[stem].shape[1], weights[stem])
@@ -123,11 +130,14 @@ def init_backbone(
     # parts of different attentions share names and some shapes
     attentions = {match.group(1) for name in (*state, *weights) if (match := _ATTENTION.match(name))}
     for part in attentions:
-        own, theirs = ({name for name in names if name.startswith(f'{part}.')} for names in (state, weights))
+        own, theirs = (
+            {name for name in names if name.startswith(f'{part}.') and not is_counter(name)}
+            for names in (state, weights)
+        )
         if trunk_only or own != theirs or not own <= fitting.keys():
-            fitting = {name: value for name, value in fitting.items() if name not in own}
+            fitting = {name: value for name, value in fitting.items() if not name.startswith(f'{part}.')}
     not_filled = tuple(prefix + name for name in state if name not in fitting)
-    foreign = [name for name in not_filled if not _OWN_PARTS.match(name)]
+    foreign = [name for name in not_filled if not (_OWN_PARTS.match(name) or is_counter(name))]
     if prefix:
         not_filled += tuple(name for name in model.state_dict() if not name.startswith(prefix))
     else:
@@ -139,18 +149,19 @@ def init_backbone(
         foreign = [name.removeprefix(prefix) for name in foreign]
         raise ValueError(f'{source}: weights of another architecture, {difference(foreign, weights, state)}')
     target.load_state_dict(fitting, strict=False)
-    ignored = tuple(name for name in weights if name not in fitting)
+    used = {outer + name for name in fitting}
+    ignored = tuple(name for name in given if name not in used)
     return InitReport(source, tuple(prefix + name for name in fitting), not_filled, ignored)
 
 
-def _stem(model: nn.Module, state: dict[str, torch.Tensor]) -> str | None:
+def _stem(model: Any, state: dict[str, torch.Tensor]) -> str | None:
     """The weight of the first convolution, which other input channels change."""
     first = model.pretrained_cfg.get('first_conv') or 'conv1'
     first = first if isinstance(first, str) else first[0]
     return next((name for name in state if name.startswith(first) and name.endswith('weight')), None)
 
 
-def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
+def load_weights(model: Any, path: str | os.PathLike[str]) -> None:
     """Load a checkpoint of the same model from a file, but for a classifier of another number of identities.
 
     Args:
@@ -161,55 +172,33 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
         FileNotFoundError: no such file.
         ValueError: not a checkpoint, or of another architecture.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'{os.fspath(path)}: no such checkpoint file')
-    weights = _read_checkpoint(os.fspath(path))
+    checkpoint = read_checkpoint(path)
+    weights, _ = select_network(checkpoint.weights, model.state_dict().keys(), checkpoint.path)
+    whiten = getattr(model, 'whiten', None)
     if WHITENING_KEY in weights:
         add_whitening(model)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = model.state_dict()
     classifier = model.get_classifier(name_only=True) if hasattr(model, 'get_classifier') else 'fc'
     prefixes = tuple(f'{name}.' for name in ([classifier] if isinstance(classifier, str) else classifier))
     for name in [name for name in weights if name.startswith(prefixes)]:
-        if name not in before or before[name].shape != weights[name].shape:
+        if name not in state or state[name].shape != weights[name].shape:
             del weights[name]
-    missing = [name for name in before if name not in weights and not name.startswith(prefixes)]
-    unexpected = [name for name in weights if name not in before]
-    wrong = [*missing, *unexpected]
-    if not wrong:
-        try:
-            model.load_state_dict(weights, strict=False)  # modules may take other shapes than their own
-            return
-        except (RuntimeError, ValueError):
-            model.load_state_dict(before)  # what fitted was filled before the error
-        wrong = [name for name in before if name in weights and before[name].shape != weights[name].shape]
-    raise ValueError(f'{os.fspath(path)}: checkpoint of another architecture, {difference(wrong, weights, before)}')
+    try:
+        fill(model, weights, checkpoint.path, prefixes)
+    except ValueError as error:
+        if whiten is not getattr(model, 'whiten', None):
+            model.whiten, model.has_whitening = whiten, False
+        raise ValueError(f'{error}{suggest_conversion(checkpoint.weights)}') from error
 
 
-def _pretrained(name: str, source: str, **model_args) -> dict[str, torch.Tensor]:
+def _pretrained(name: str, source: str, **model_args: Any) -> dict[str, torch.Tensor]:
     """Weights that timm knows or downloads."""
     try:
         return timm.create_model(name, pretrained=True, **model_args).state_dict()
-    # no connection, and not in the cache, is one of them
+    # an EntryNotFoundError also says that there is no connection, and no file in the cache
     except (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError) as error:
-        raise FileNotFoundError(
-            explain(error, source)
-        ) from error  # no connection, and not in the cache, is one of them
+        raise FileNotFoundError(explain(error, source)) from error
     except WeightsError:
         raise
     except RuntimeError as error:  # a tag without weights, or weights that are not those of the configuration
         raise ValueError(f'{source}: {error}') from error
-
-
-def _read_checkpoint(path: str) -> dict[str, torch.Tensor]:
-    try:
-        weights = load_state_dict(path)
-    except Exception as error:  # damaged files raise whatever the parser met
-        if isinstance(error, pickle.UnpicklingError) or isinstance(error.__cause__, pickle.UnpicklingError):
-            raise ValueError(
-                f'{path}: holds more than tensors, which is not loaded because it could run code; '
-                'save model.state_dict()'
-            ) from error
-        raise ValueError(f'{path}: not a checkpoint that can be read ({error})') from error
-    if not isinstance(weights, dict) or not weights or not all(torch.is_tensor(value) for value in weights.values()):
-        raise ValueError(f'{path}: holds no state dict of tensors; save model.state_dict()')
-    return dict(weights)

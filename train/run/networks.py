@@ -19,8 +19,10 @@ from timm_dpa.dpa_resnet import ReIDResNet
 from timm_dpa.files import atomic_folder
 from timm_dpa.layers.whitening import WHITENING_KEY, Whitening, add_whitening
 from timm_dpa.reid_timm import ReIDBackbone
-from timm_dpa.weights.fetch import WeightsError, explain, file_sha256, is_released, read_manifest
+from timm_dpa.weights.fetch import WeightsError
+from timm_dpa.weights.hub_errors import explain
 from timm_dpa.weights.init import find_weights, looks_like_file
+from timm_dpa.weights.manifest import file_sha256, is_released, read_manifest
 
 from ..recipes.recipe import ModelRecipe
 
@@ -120,7 +122,7 @@ def _source(recipe: ModelRecipe) -> str:
     source = recipe.init_from
     if source != 'imagenet':
         if source in list_models(module='dpa_resnet') and not os.path.exists(source):
-            tags = [name for name, entry in read_manifest().items() if entry['architecture'] == source]
+            tags = [name for name, known in read_manifest().items() if known.architecture == source]
             which = f'say which of its weights ({", ".join(tags)})' if tags else 'has no released weights'
             raise ValueError(f'model.init_from={source}: {which}')
         return source
@@ -163,7 +165,7 @@ def released_start(recipe: ModelRecipe) -> str | None:
         size = os.path.getsize(weights)
     except OSError:
         return None
-    return next((n for n, e in manifest.items() if e['size'] == size and e['sha256'] == file_sha256(weights)), None)
+    return next((n for n, r in manifest.items() if r.size == size and r.sha256 == file_sha256(weights)), None)
 
 
 def save_model_folder(

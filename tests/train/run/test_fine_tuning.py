@@ -342,7 +342,7 @@ class TestComparison:
         assert f'before training {100 * alone.metrics["mAP"]:9.2f}' in log
         assert json.loads((tmp_path / 'run' / 'evaluation.json').read_text())['epoch'] == 0
         with pytest.raises(ValueError, match='did not help'):
-            build_folder(tmp_path / 'run', tmp_path / 'out', 'somebody/x', licence='other')
+            build_folder(tmp_path / 'run', tmp_path / 'out', 'somebody/x', license='other')
         # a finished run says it again
         (tmp_path / 'same.yaml').write_text(recipe.as_yaml())
         capsys.readouterr()

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from tests.support.vehicles import write_vehicles
 from timm_dpa.cli.main import main
-from timm_dpa.hub.family import choose_architectures, train_family
-from timm_dpa.hub.weights import load_releases
 from timm_dpa.train.data.provenance import write_about
 from timm_dpa.train.recipes.recipe import Recipe
+from timm_dpa.train.zoo import choose_architectures, train_family
+from timm_dpa.weights.manifest import read_manifest
 
 #: full architectures, since a tag can say no options, but hardly any images
 SETTINGS = [
@@ -35,7 +35,7 @@ NAMES = ['reid_resnet18', 'se_resnet18']
 @pytest.fixture(scope='module')
 def data(tmp_path_factory) -> Path:
     root = write_vehicles(tmp_path_factory.mktemp('data') / 'Squares-1')
-    write_about(root, 'squares', 'Coloured squares under noise.', synthetic=True)
+    write_about(root, 'squares', 'Colored squares under noise.', synthetic=True)
     return root
 
 
@@ -67,7 +67,7 @@ def family(data, street, tmp_path_factory) -> Path:
 
 class TestFamily:
     def test_manifest_has_digests_and_metrics_of_all(self, family, data, street):
-        releases = load_releases(family / 'weights.json')
+        releases = list(read_manifest(family / 'weights.json').values())
         assert [release.name for release in releases] == [f'{name}.flagship_squares_1' for name in NAMES]
         for release in releases:
             weights = family / 'models' / release.name / 'model.safetensors'
@@ -114,7 +114,7 @@ class TestFamily:
         assert zoo(data, family, *command) == 0
         assert state(family / 'models') | state(family / 'tests') == before
         out = capsys.readouterr().out
-        (release, _) = load_releases(family / 'weights.json')
+        (release, _) = read_manifest(family / 'weights.json').values()
         assert f'{release.name}: ' in out
         assert f'mAP {release.metrics[0]["mAP"]:.2f} %' in out
 
@@ -124,7 +124,7 @@ class TestFamily:
         assert zoo(data, family, *command) == 0
         assert weights.read_bytes() == content
 
-    def test_all_go_to_an_organisation(self, family, tmp_path):
+    def test_all_go_to_an_organization(self, family, tmp_path):
         look = tmp_path / 'look'
         command = ['publish', '--all', '--zoo', str(family), '--org', 'somebody', '--dry-run', str(look)]
         assert main(command) == 0
@@ -141,7 +141,7 @@ class TestWrongUse:
             (['--models', 'resnet18'], 'no model is called resnet18'),
             (['--tag', 'My-Tag'], 'wrong tag'),
             (['--models', 'se_resnet18', '--test', 'missing'], 'missing: no such file or folder'),
-            (['--models', 'se_resnet18', '--test', 'STREET', 'STREET'], 'another test is called street, too'),
+            (['--models', 'se_resnet18', '--test', 'STREET', 'STREET'], 'another test is called street as well'),
             (['--models', 'se_resnet18', 'model.args={ibn: true}'], 'a tag cannot say options'),
             (['--models', 'se_resnet18', '--init', 'imagenet'], '--license'),
             (['--models', 'se_resnet18', '--init', 'dpa_resnet50'], 'say which of its weights (dpa_resnet50.'),
@@ -157,7 +157,7 @@ class TestWrongUse:
         assert message in errors
         assert not (tmp_path / 'zoo').exists()
 
-    def test_photographs_need_a_licence(self, street, tmp_path, capsys):
+    def test_photographs_need_a_license(self, street, tmp_path, capsys):
         assert zoo(street, tmp_path / 'zoo', '--models', 'se_resnet18') == 2
         assert '--license' in capsys.readouterr().err
         assert not (tmp_path / 'zoo').exists()
@@ -167,7 +167,7 @@ class TestWrongUse:
         with pytest.raises(
             RuntimeError, match=r'reid_resnet18: diverged, see the log in .*runs; try a smaller optim\.lr'
         ):
-            train_family(['reid_resnet18'], recipe, data, tmp_path / 'zoo', 'x')
+            list(train_family(['reid_resnet18'], recipe, data, tmp_path / 'zoo'))
 
     def test_patterns(self):
         assert choose_architectures(['dpa_*']) == ['dpa_resnet18', 'dpa_resnet50']

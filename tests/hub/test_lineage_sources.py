@@ -9,14 +9,14 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
-from tests.hub.test_family import SETTINGS
+from tests.cli.test_zoo import SETTINGS
 from tests.hub.test_release import UNREACHABLE, run_python
 from tests.support.hub_client import HubClient
 from tests.support.site import copy_package, models_of
 from timm_dpa.hub.folder import build_folder
-from timm_dpa.hub.release import release_model
-from timm_dpa.hub.sources import list_source
-from timm_dpa.hub.weights import describe_release, load_releases
+from timm_dpa.hub.lineage import list_source
+from timm_dpa.hub.release import describe_release, release_model
+from timm_dpa.weights.manifest import read_manifest
 
 ABOUT = {
     'name': 'Street crops',
@@ -52,7 +52,7 @@ class TestCard:
     def test_names_real_images_with_license_and_credit(self, mixed, about, tmp_path):
         with pytest.raises(ValueError, match='--license'):
             build_folder(mixed, tmp_path / 'out', 'somebody/x')
-        build_folder(mixed, tmp_path / 'out', 'somebody/x', licence='apache-2.0', about={'crops_1': about})
+        build_folder(mixed, tmp_path / 'out', 'somebody/x', license='apache-2.0', about={'crops_1': about})
         card = ModelCard.load(tmp_path / 'out' / 'README.md')
         text = ' '.join(card.text.split())
         terms = 'CC BY 3.0, credit: The people of the street'
@@ -85,12 +85,12 @@ class TestCard:
         data['mix'][0].update(name=data['name'], train={**data['train'], 'revision': '0123456789abcdef'})
         (run / 'data.json').unlink()
         (run / 'data.json').write_text(json.dumps(data))
-        build_folder(run, tmp_path / 'out', 'a/b', licence='other', about={'0123456789abcdef': about})
+        build_folder(run, tmp_path / 'out', 'a/b', license='other', about={'0123456789abcdef': about})
         sources = ModelCard.load(tmp_path / 'out' / 'README.md').data.to_dict()['trained_on']
         assert [source['name'] for source in sources] == ['noisy | patterns', 'Street crops']
 
     def test_what_is_not_said_is_not_synthetic(self, mixed, tmp_path):
-        build_folder(mixed, tmp_path / 'out', 'somebody/x', licence='other')
+        build_folder(mixed, tmp_path / 'out', 'somebody/x', license='other')
         card = ModelCard.load(tmp_path / 'out' / 'README.md')
         assert '**Trained on synthetic images and on real images**: "crops_1".' in card.text
         assert [source['synthetic'] for source in card.data.to_dict()['trained_on']] == [True, False]
@@ -106,7 +106,7 @@ class TestCard:
     def test_wrong_descriptions(self, mixed, tmp_path, name, content, message):
         (tmp_path / 'about.json').write_text(json.dumps(content))
         with pytest.raises(ValueError, match=message):
-            build_folder(mixed, tmp_path / 'out', 'a/b', licence='other', about={name: tmp_path / 'about.json'})
+            build_folder(mixed, tmp_path / 'out', 'a/b', license='other', about={name: tmp_path / 'about.json'})
         assert not (tmp_path / 'out').exists()
 
 
@@ -138,7 +138,7 @@ def released(client, mixed, about) -> HubClient:
 
 class TestReleases:
     def test_a_new_default_goes_before_the_others(self, released, tmp_path):
-        names = [release.name for release in load_releases(released.site / 'timm_dpa' / 'weights' / 'manifest.json')]
+        names = list(read_manifest(released.site / 'timm_dpa' / 'weights' / 'manifest.json'))
         assert names == ['reid_resnet18.street', 'reid_resnet18.squares']
         assert {path.name for path in models_of(released.site).iterdir()} == set(names)
         code = """
@@ -199,7 +199,7 @@ class TestFamilyOfOneTrunk:
             assert 'model.init_from' not in text
             assert 'init_from: reid_resnet18.street' in (folder / 'recipe.yaml').read_text()
         data = json.loads((trained / 'data.json').read_text())
-        releases = load_releases(zoo / 'weights.json')
+        releases = list(read_manifest(zoo / 'weights.json').values())
         assert [[source['name'] for source in release.trained_on] for release in releases] == [
             ['noisy | patterns', 'Street crops']
         ] * 2
