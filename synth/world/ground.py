@@ -54,27 +54,36 @@ class Place:
 class _Pen:
     """Draws on the image of a patch in meters of its place."""
 
-    def __init__(self, image: Image.Image, low: np.ndarray, texel: float) -> None:
-        self._pen, self._size, self._low, self._texel = ImageDraw.Draw(image), image.size, low, texel
+    def __init__(self, image: Image.Image, low: np.ndarray, high: np.ndarray, texel: float) -> None:
+        self._pen, self._size, self.low, self.high, self._texel = ImageDraw.Draw(image), image.size, low, high, texel
+
+    def steps(self, axis: int, step: float, phase: float = 0.0) -> np.ndarray:
+        """Return the multiples of `step`, shifted by `phase`, that cover the patch along an axis."""
+        first, last = ((v[axis] - phase) / step for v in (self.low, self.high))
+        return np.arange(np.floor(first), np.ceil(last) + 1) * step + phase
+
+    def strip(self, y0: float, y1: float, color: tuple[int, ...]) -> None:
+        """Fill what lies between two y, in meters."""
+        self.rectangle(self.low[0], min(y0, y1), self.high[0], max(y0, y1), color)
 
     def rectangle(self, x0: float, y0: float, x1: float, y1: float, color: tuple[int, ...]) -> None:
-        a, b = (np.array([x0, y0]) - self._low) / self._texel, (np.array([x1, y1]) - self._low) / self._texel
+        a, b = (np.array([x0, y0]) - self.low) / self._texel, (np.array([x1, y1]) - self.low) / self._texel
         if a[0] <= self._size[0] and b[0] >= 0 and a[1] <= self._size[1] and b[1] >= 0:
             self._pen.rectangle((a[0], a[1], max(a[0], b[0] - 1), max(a[1], b[1] - 1)), fill=color)
 
     def disc(self, x: float, y: float, radius: float, color: tuple[int, ...]) -> None:
-        (a, b), r = (np.array([x, y]) - self._low) / self._texel, radius / self._texel
+        (a, b), r = (np.array([x, y]) - self.low) / self._texel, radius / self._texel
         self._pen.ellipse((a - r, b - r, a + r, b + r), fill=color)
 
     def polygon(self, points: np.ndarray, color: tuple[int, ...]) -> None:
         """Fill a polygon of `(N, 2)` corners."""
-        flat = (points - self._low) / self._texel
+        flat = (points - self.low) / self._texel
         if (flat.min(0) <= self._size).all() and (flat.max(0) >= 0).all():
             self._pen.polygon([tuple(p) for p in flat], fill=color)
 
     def blot(self, x: float, y: float, rx: float, ry: float, color: tuple[int, ...], *, round_: bool) -> None:
         """Draw a stain: an ellipse, or a repair that is three times as long as it is wide."""
-        (x, y), rx, ry = (np.array([x, y]) - self._low) / self._texel, rx / self._texel, ry / self._texel
+        (x, y), rx, ry = (np.array([x, y]) - self.low) / self._texel, rx / self._texel, ry / self._texel
         if round_:
             self._pen.ellipse((x - rx, y - ry, x + rx, y + ry), fill=color)
         else:
@@ -98,11 +107,11 @@ def draw_patch(
     """
     width, height = (max(2, int(np.ceil(v))) for v in (high - low) / texel)
     image = Image.new('RGB', (width, height), place.base)
-    pen = _Pen(image, low, texel)
-    _PATTERNS[place.kind](place, low, high, pen)
+    pen = _Pen(image, low, high, texel)
+    _PATTERNS[place.kind](place, pen)
     own = np.random.default_rng([place.seed, 35]) if steady else rng
     if steady:
-        _steady_stains(place, low, high, pen)
+        _steady_stains(place, pen)
     else:
         _wear(place, ImageDraw.Draw(image), low, high, texel, rng)
     drawn = np.asarray(image)
@@ -125,10 +134,10 @@ def draw_patch(
     return np.maximum(pixels, 0.003)
 
 
-def _steady_stains(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
+def _steady_stains(place: Place, pen: _Pen) -> None:
     """Draw oil and repairs that belong to the place; those of a square of 4 m follow from its coordinates."""
     far = 1 << 20  # entropy must not be negative
-    first, last = (np.floor(v / 4).astype(int) for v in (low - 2, high + 2))
+    first, last = (np.floor(v / 4).astype(int) for v in (pen.low - 2, pen.high + 2))
     for i in range(first[0], last[0] + 1):
         for j in range(first[1], last[1] + 1):
             rng = np.random.default_rng([place.seed, i + far, j + far, 34])
@@ -207,38 +216,32 @@ def _mix(a: tuple[int, ...], b: tuple[int, ...], share: float) -> tuple[int, ...
     return tuple(int(x + (y - x) * share) for x, y in zip(a, b, strict=True))
 
 
-def _steps(low: float, high: float, step: float, phase: float = 0.0) -> np.ndarray:
-    return np.arange(np.floor((low - phase) / step), np.ceil((high - phase) / step) + 1) * step + phase
-
-
-def _road(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
+def _road(place: Place, pen: _Pen) -> None:
     white = _mix(place.base, (226, 226, 220), 0.35 + 0.65 * place.paint)
     edge = place.lane * place.lanes
     for sign in (-1, 1):
-        a, b = sorted((sign * (edge + 0.5), sign * 60))
-        pen.rectangle(low[0], a, high[0], b, place.beside)
-        curb = sorted((sign * (edge + 0.35), sign * (edge + 0.55)))
-        pen.rectangle(low[0], curb[0], high[0], curb[1], _mix(place.base, (176, 174, 168), 0.7))
-        pen.rectangle(low[0], sign * edge - 0.07, high[0], sign * edge + 0.07, white)
+        pen.strip(sign * (edge + 0.5), sign * 60, place.beside)
+        pen.strip(sign * (edge + 0.35), sign * (edge + 0.55), _mix(place.base, (176, 174, 168), 0.7))
+        pen.strip(sign * edge - 0.07, sign * edge + 0.07, white)
     for lane in range(-place.lanes, place.lanes):  # worn by wheels
         for wheel in (0.32, 0.68):
             y = (lane + wheel) * place.lane
-            pen.rectangle(low[0], y - 0.25, high[0], y + 0.25, _mix(place.base, (40, 40, 42), 0.10))
+            pen.strip(y - 0.25, y + 0.25, _mix(place.base, (40, 40, 42), 0.10))
     for line in range(-place.lanes + 1, place.lanes):
         y = line * place.lane
         if line == 0 and place.seed % 3:
             for shift in (-0.12, 0.12):
-                pen.rectangle(low[0], y + shift - 0.06, high[0], y + shift + 0.06, white)
+                pen.strip(y + shift - 0.06, y + shift + 0.06, white)
         else:
-            for x in _steps(low[0], high[0], 9.0, place.seed % 9):
+            for x in pen.steps(0, 9.0, place.seed % 9):
                 pen.rectangle(x, y - 0.07, x + 3.5, y + 0.07, white)
 
 
-def _crossing(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
-    _road(place, low, high, pen)
+def _crossing(place: Place, pen: _Pen) -> None:
+    _road(place, pen)
     white = _mix(place.base, (228, 228, 222), 0.35 + 0.65 * place.paint)
     edge = place.lane * place.lanes
-    for start in _steps(low[0], high[0], 28.0, place.seed % 28):
+    for start in pen.steps(0, 28.0, place.seed % 28):
         for y in np.arange(-edge + 0.4, edge - 0.3, 1.0):
             pen.rectangle(start, y, start + 3.0, y + 0.5, white)
         pen.rectangle(start - 1.6, -edge, start - 1.2, 0, white)
@@ -252,52 +255,50 @@ def _crossing(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> Non
                 pen.rectangle(tip, y - 0.4 + 0.1 * step, tip + 0.3, y + 0.4 - 0.1 * step, white)
 
 
-def _parking(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
+def _parking(place: Place, pen: _Pen) -> None:
     """Draw rows of bays along x on both sides of lanes: from 3 to 8 m and from -8 to -3 m, every 16 m."""
     white = _mix(place.base, (222, 222, 216), 0.35 + 0.65 * place.paint)
-    for middle in _steps(low[1], high[1], 16.0):
-        for x in _steps(low[0], high[0], place.lane):
+    for middle in pen.steps(1, 16.0):
+        for x in pen.steps(0, place.lane):
             pen.rectangle(x - 0.05, middle + 3, x + 0.05, middle + 13, white)
         if place.seed % 2:
-            pen.rectangle(low[0], middle + 7.94, high[0], middle + 8.06, white)
+            pen.strip(middle + 7.94, middle + 8.06, white)
         else:
-            pen.rectangle(low[0], middle + 7.5, high[0], middle + 8.5, place.beside)
-            pen.rectangle(low[0], middle + 7.4, high[0], middle + 7.5, (150, 148, 144))
-            pen.rectangle(low[0], middle + 8.5, high[0], middle + 8.6, (150, 148, 144))
+            pen.strip(middle + 7.5, middle + 8.5, place.beside)
+            pen.strip(middle + 7.4, middle + 7.5, (150, 148, 144))
+            pen.strip(middle + 8.5, middle + 8.6, (150, 148, 144))
 
 
-def _yard(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
+def _yard(place: Place, pen: _Pen) -> None:
     joint = _mix(place.base, (60, 60, 60), 0.45)
     step = 2.5 + place.seed % 4
-    for x in _steps(low[0], high[0], step):
-        pen.rectangle(x - 0.03, low[1], x + 0.03, high[1], joint)
-    for y in _steps(low[1], high[1], step):
-        pen.rectangle(low[0], y - 0.03, high[0], y + 0.03, joint)
+    for x in pen.steps(0, step):
+        pen.rectangle(x - 0.03, pen.low[1], x + 0.03, pen.high[1], joint)
+    for y in pen.steps(1, step):
+        pen.strip(y - 0.03, y + 0.03, joint)
 
 
-def _street(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
+def _street(place: Place, pen: _Pen) -> None:
     """Draw a narrow street with sidewalks of slabs, and green beside them."""
     edge = place.lane * place.lanes
     for sign in (-1, 1):
         a, b = sorted((sign * edge, sign * (edge + 2.2)))
         slab = _mix(place.base, (168, 164, 158), 0.65)
-        pen.rectangle(low[0], a, high[0], b, slab)
-        for x in _steps(low[0], high[0], 0.6):
+        pen.strip(a, b, slab)
+        for x in pen.steps(0, 0.6):
             pen.rectangle(x, a, x + 0.03, b, _mix(slab, (80, 80, 80), 0.35))
-        curb = sorted((sign * edge, sign * (edge + 0.15)))
-        pen.rectangle(low[0], curb[0], high[0], curb[1], (172, 170, 166))
-        a, b = sorted((sign * (edge + 2.2), sign * 60))
-        pen.rectangle(low[0], a, high[0], b, place.beside)
+        pen.strip(sign * edge, sign * (edge + 0.15), (172, 170, 166))
+        pen.strip(sign * (edge + 2.2), sign * 60, place.beside)
 
 
-def _gravel(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
+def _gravel(place: Place, pen: _Pen) -> None:
     for sign in (-1, 1):
         for y in (0.8, 1.0):
-            pen.rectangle(low[0], sign * y - 0.2, high[0], sign * y + 0.2, _mix(place.base, (70, 62, 52), 0.16))
-    pen.rectangle(low[0], 5 + place.seed % 5, high[0], 60, place.beside)
+            pen.strip(sign * y - 0.2, sign * y + 0.2, _mix(place.base, (70, 62, 52), 0.16))
+    pen.strip(5 + place.seed % 5, 60, place.beside)
 
 
-def _junction(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
+def _junction(place: Place, pen: _Pen) -> None:
     """Draw two roads that cross in the origin, along x and along y."""
     white = _mix(place.base, (226, 226, 220), 0.35 + 0.65 * place.paint)
     edge, corner = place.lane * place.lanes, 3.0
@@ -326,13 +327,13 @@ def _junction(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> Non
         pen.rectangle(side[0], a, side[1], b, white)
 
 
-def _ring(place: Place, low: np.ndarray, high: np.ndarray, pen: _Pen) -> None:
+def _ring(place: Place, pen: _Pen) -> None:
     """Draw a roundabout around the origin with roads that end in it, or a bend if the radius is large."""
     white = _mix(place.base, (226, 226, 220), 0.35 + 0.65 * place.paint)
     stone = _mix(place.base, (176, 174, 168), 0.7)
     half = place.lane * place.lanes / 2
     inner, outer = place.radius - half, place.radius + half
-    pen.rectangle(low[0], low[1], high[0], high[1], place.beside)
+    pen.strip(pen.low[1], pen.high[1], place.beside)
     arms = 3 + place.seed % 3 if place.circular else 0
     for arm in range(arms):
         angle = 2 * np.pi * arm / arms + place.seed
