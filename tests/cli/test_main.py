@@ -23,7 +23,7 @@ from PIL import Image
 
 from timm_dpa.cli.main import main
 from timm_dpa.embedding.extractor import FeatureExtractor
-from timm_dpa.embedding.files import load_vectors
+from timm_dpa.embedding.files import load_embeddings
 from timm_dpa.train.data.toy_vehicles import draw_vehicle
 
 COMMAND = [sys.executable, '-m', 'timm_dpa.cli']
@@ -88,7 +88,7 @@ class TestEmbed:
         status, printed, errors = run('embed', crops, '--out', out, *MODEL)
         assert (status, errors) == (0, '')
         assert printed == f'6 images embedded\n6 embeddings in {out}\n'
-        stored = load_vectors(out)
+        stored = load_embeddings(out)
         expected = FeatureExtractor('dpa_resnet18', False, 'cpu', 'fp32', image_size=64)(crops)
         np.testing.assert_allclose(stored.vectors, expected, atol=1e-5)
         assert stored.names == sorted(str(path) for path in crops.iterdir())
@@ -104,7 +104,7 @@ class TestEmbed:
         size = ['--image-size', 48, 64, '--precision', 'fp32', '--device', 'cpu']
         assert run('embed', crops / '0_0.png', '--out', out, *options, *size)[0] == 0
         extractor = FeatureExtractor('dpa_resnet18', tmp_path / 'w.pth', 'cpu', 'fp32', image_size=(48, 64))
-        np.testing.assert_allclose(load_vectors(out).vectors, extractor(crops / '0_0.png'), atol=1e-5)
+        np.testing.assert_allclose(load_embeddings(out).vectors, extractor(crops / '0_0.png'), atol=1e-5)
         # a search takes model, weights and size from the file
         status, printed, _ = run('search', '--query', crops / '0_0.png', '--gallery', out, '--precision', 'fp32')
         assert status == 0
@@ -140,8 +140,8 @@ class TestErrors:
         'text as image': ('embed {tmp}/text.jpg --out {tmp}/a', 'text.jpg: not an image'),
         'no folder for out': ('embed {crops} --out {tmp}/no/a', 'no such folder'),
         'out is a folder': ('embed {crops} --out {tmp}/empty', 'is a folder'),
-        'out is an image': ('embed {crops} --out {crops}/0_0.png', 'not a file of embeddings'),
-        'out is an image, insisted': ('embed {crops} --out {crops}/0_0.png --overwrite', 'not a file of embeddings'),
+        'out is an image': ('embed {crops} --out {crops}/0_0.png', 'not an embeddings file'),
+        'out is an image, insisted': ('embed {crops} --out {crops}/0_0.png --overwrite', 'not an embeddings file'),
         'out has other images': ('embed {crops}/0_0.png --out {vectors}', '5 images not in this run'),
         'out is of another model': ('embed {crops} --out {vectors} --model reid_resnet18', 'made with dpa_resnet18'),
         'unknown model': ('embed {crops} --out {tmp}/a --model dpa_resnet19', 'timm-dpa models'),
@@ -157,7 +157,7 @@ class TestErrors:
         'unreadable gallery': ('search --query {crops}/0_0.png --gallery {tmp}/bad', 'no image of the gallery'),
         'text as gallery': ('search --query {crops}/0_0.png --gallery {tmp}/text.jpg', 'timm-dpa embed'),
         'missing query': ('search --query none.png --gallery {vectors}', 'none.png'),
-        'unreadable query': ('search --query {tmp}/text.jpg --gallery {vectors}', 'text.jpg: not an image'),
+        'unreadable query': ('search --query {tmp}/text.jpg --gallery {vectors}', 'no image of the queries'),
         'unreadable queries': ('search --query {tmp}/bad --gallery {vectors}', 'no image of the queries'),
         'another model': ('search --query {crops} --gallery {vectors} --model reid_resnet18', 'now reid_resnet18'),
         'another size': ('search --query {crops} --gallery {vectors} --image-size 32', 'input_size'),
@@ -193,7 +193,7 @@ class TestErrors:
     def test_vectors_of_another_width(self, run, crops, vectors):
         status, _, errors = run('search', '--query', crops, '--gallery', vectors, *MODEL[2:], '--model', 'spa_resnet50')
         assert status == 2
-        assert 'its vectors have 512 numbers, those of spa_resnet50 2048; use the model that made them' in errors
+        assert 'its embeddings have 512 numbers, those of spa_resnet50 2048; use the model that made them' in errors
 
 
 class TestSearch:
@@ -204,7 +204,7 @@ class TestSearch:
             *('search', '--query', query, '--gallery', vectors, '--top', 3, '--figure', figure, '--out', table, *MODEL)
         )
         assert (status, errors) == (0, '')
-        stored = load_vectors(vectors)
+        stored = load_embeddings(vectors)
         row = stored.names.index(str(query))
         similarity = stored.vectors.astype(np.float64) @ stored.vectors[row]
         order = [i for i in np.argsort(-similarity, kind='stable') if i != row][:3]
@@ -399,7 +399,7 @@ class TestProcesses:
         assert b'Traceback' not in shown
         assert not out.exists()
         (part,) = Path(f'{out}.partial').iterdir()
-        known = load_vectors(part).names
+        known = load_embeddings(part).names
         assert 0 < len(known) < 400
 
         for path in sorted(set(folder.iterdir()) - set(map(Path, known)))[5:]:
@@ -409,5 +409,5 @@ class TestProcesses:
         count = len(os.listdir(folder))
         expected = f'{count - len(known)} images embedded, {len(known)} known from an earlier run\n'
         assert printed == f'{expected}{count} embeddings in {out}\n'
-        assert np.ptp(load_vectors(out).vectors, axis=0).max() < 1e-5  # all are the same image
+        assert np.ptp(load_embeddings(out).vectors, axis=0).max() < 1e-5  # all are the same image
         assert not Path(f'{out}.partial').exists()

@@ -18,9 +18,10 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from timm_dpa.embedding import files as vectors_module
+from timm_dpa.embedding import files as files_module
 from timm_dpa.embedding.extractor import FeatureExtractor
-from timm_dpa.embedding.files import VectorFile, embed_to_file, load_vectors, save_vectors
+from timm_dpa.embedding.embed import embed_to_file
+from timm_dpa.embedding.files import EmbeddingsFile, load_embeddings, save_embeddings
 from timm_dpa.embedding.images import ImageError
 
 SIZE = 64
@@ -102,9 +103,9 @@ class TestFile:
     def test_round_trip(self, tmp_path):
         names = ['a.jpg', 'é ü.jpg', os.fsdecode(b'caf\xe9.jpg'), 'new\nline']
         vectors = np.random.default_rng(0).random((4, 6), dtype=np.float32)
-        content = VectorFile(vectors, names, np.arange(8).reshape(4, 2), {'model': 'm', 'source': os.fsdecode(b'\xe9')})
-        save_vectors(tmp_path / 'a', content)
-        loaded = load_vectors(str(tmp_path / 'a'))
+        content = EmbeddingsFile(vectors, names, np.arange(8).reshape(4, 2), {'model': 'm', 'source': os.fsdecode(b'\xe9')})
+        save_embeddings(tmp_path / 'a', content)
+        loaded = load_embeddings(str(tmp_path / 'a'))
         assert loaded.names == names
         assert (loaded.vectors == vectors).all()
         assert loaded.stamps.tolist() == content.stamps.tolist()
@@ -112,8 +113,8 @@ class TestFile:
         assert [path.name for path in tmp_path.iterdir()] == ['a']
 
     def test_none(self, tmp_path):
-        save_vectors(tmp_path / 'a', VectorFile(np.empty((0, 5)), [], np.empty((0, 2)), {}))
-        assert load_vectors(tmp_path / 'a').vectors.shape == (0, 5)
+        save_embeddings(tmp_path / 'a', EmbeddingsFile(np.empty((0, 5)), [], np.empty((0, 2)), {}))
+        assert load_embeddings(tmp_path / 'a').vectors.shape == (0, 5)
 
     @pytest.mark.parametrize('images', ['list', 'mixed', 'twice'])
     def test_images_may_be_several(self, extractor, folder, out, images):
@@ -121,7 +122,7 @@ class TestFile:
         given = {'list': names, 'mixed': [names[3], folder], 'twice': [folder, folder, names[0]]}[images]
         expected = [names[3], *names[:3], *names[4:]] if images == 'mixed' else names
         embed_to_file(extractor, given, out)
-        stored = load_vectors(out)
+        stored = load_embeddings(out)
         assert stored.names == expected
         np.testing.assert_allclose(stored.vectors, extractor(expected), atol=1e-6)
 
@@ -160,18 +161,18 @@ class TestFile:
         finally:
             tracemalloc.stop()
         assert peak < 2.2 * count * width * 4
-        assert len(load_vectors(out).names) == count
+        assert len(load_embeddings(out).names) == count
 
 
 class TestContinued:
     def test_what_is_known_is_not_computed_again(self, extractor, folder, out):
         embed_to_file(extractor, folder, out)
-        before = load_vectors(out)
+        before = load_embeddings(out)
         del extractor.decoded[:]
         report = embed_to_file(extractor, folder, out)
         assert (report.total, report.embedded) == (10, 0)
         assert extractor.decoded == []
-        assert (load_vectors(out).vectors == before.vectors).all()
+        assert (load_embeddings(out).vectors == before.vectors).all()
 
     def test_new_images_are_added_in_their_place(self, extractor, folder, out):
         embed_to_file(extractor, folder, out)
@@ -180,7 +181,7 @@ class TestContinued:
         report = embed_to_file(extractor, folder, out)
         assert (report.total, report.embedded) == (11, 1)
         assert extractor.decoded == [str(folder / '00.png')]
-        stored = load_vectors(out)
+        stored = load_embeddings(out)
         assert stored.names == names_of(folder)
         np.testing.assert_allclose(stored.vectors, extractor(folder), atol=1e-6)
 
@@ -190,7 +191,7 @@ class TestContinued:
         del extractor.decoded[:]
         embed_to_file(extractor, folder, out)
         assert extractor.decoded == [str(folder / '4.png')]
-        np.testing.assert_allclose(load_vectors(out).vectors, extractor(folder), atol=1e-6)
+        np.testing.assert_allclose(load_embeddings(out).vectors, extractor(folder), atol=1e-6)
 
     @pytest.mark.parametrize('error', [Stop, KeyboardInterrupt, RuntimeError])
     def test_after_an_interruption(self, extractor, folder, out, tmp_path, monkeypatch, error):
@@ -201,13 +202,13 @@ class TestContinued:
                 embed_to_file(extractor, folder, out)
         assert not out.exists()
         (part,) = Path(f'{out}.partial').iterdir()
-        assert load_vectors(part).names == names_of(folder)[:8]
+        assert load_embeddings(part).names == names_of(folder)[:8]
         del extractor.decoded[:]
         report = embed_to_file(extractor, folder, out)
         assert (report.total, report.embedded) == (10, 2)
         assert extractor.decoded == names_of(folder)[8:]
         assert not Path(f'{out}.partial').exists()
-        stored, whole = load_vectors(out), load_vectors(tmp_path / 'whole.safetensors')
+        stored, whole = load_embeddings(out), load_embeddings(tmp_path / 'whole.safetensors')
         assert stored.names == whole.names
         assert stored.metadata == whole.metadata
         assert (stored.stamps == whole.stamps).all()
@@ -223,15 +224,15 @@ class TestContinued:
                 break
         # a part in the middle is gone: no other may take its name
         (first, second) = sorted(Path(f'{out}.partial').iterdir())
-        kept = load_vectors(second).names
+        kept = load_embeddings(second).names
         first.unlink()
         with monkeypatch.context() as patch:
             interrupt_after(extractor, patch, 1)
             with pytest.raises(Stop):
                 embed_to_file(extractor, folder, out)
-        assert load_vectors(second).names == kept
+        assert load_embeddings(second).names == kept
         assert embed_to_file(extractor, folder, out).embedded == 2
-        np.testing.assert_allclose(load_vectors(out).vectors, extractor(folder), atol=1e-6)
+        np.testing.assert_allclose(load_embeddings(out).vectors, extractor(folder), atol=1e-6)
 
     def test_an_interruption_before_the_first_batch_leaves_nothing(self, extractor, folder, out, monkeypatch):
         interrupt_after(extractor, monkeypatch, 0)
@@ -248,7 +249,7 @@ class TestContinued:
                 embed_to_file(extractor, folder, out)
         assert out.read_bytes() == before
         assert embed_to_file(extractor, folder, out).embedded == 3
-        np.testing.assert_allclose(load_vectors(out).vectors, extractor(folder), atol=1e-6)
+        np.testing.assert_allclose(load_embeddings(out).vectors, extractor(folder), atol=1e-6)
 
     @pytest.mark.parametrize('damage', ['cut', 'text', 'empty', 'zeros'])
     def test_a_damaged_part_is_done_again(self, extractor, folder, out, monkeypatch, caplog, damage):
@@ -264,7 +265,7 @@ class TestContinued:
         assert (report.total, report.embedded) == (10, 6)
         assert first.name in caplog.text
         assert not second.parent.exists()
-        np.testing.assert_allclose(load_vectors(out).vectors, extractor(folder), atol=1e-6)
+        np.testing.assert_allclose(load_embeddings(out).vectors, extractor(folder), atol=1e-6)
 
     def test_kill(self, extractor, folder, out, tmp_path):
         """A real process, killed with no chance to clean up."""
@@ -276,7 +277,7 @@ class TestContinued:
         script = (
             'import sys, time, torch\n'
             'from timm_dpa.embedding.extractor import FeatureExtractor\n'
-            'from timm_dpa.embedding.files import embed_to_file\n'
+            'from timm_dpa.embedding.embed import embed_to_file\n'
             'torch.set_num_threads(1)\n'
             f'extractor = FeatureExtractor("dpa_resnet18", {str(checkpoint)!r}, "cpu", "fp32", 2, {SIZE}, 2)\n'
             'inner = extractor.transform\n'
@@ -293,7 +294,7 @@ class TestContinued:
             process.kill()
         assert process.returncode == -signal.SIGKILL
         assert not out.exists()
-        aside = [name for part in partial.glob('*.safetensors') for name in load_vectors(part).names]
+        aside = [name for part in partial.glob('*.safetensors') for name in load_embeddings(part).names]
         assert 12 <= len(aside) < 40
         del extractor.decoded[:]
         report = embed_to_file(extractor, folder, out)
@@ -301,7 +302,7 @@ class TestContinued:
         assert (report.total, report.embedded) == (40, 40 - len(aside))
         assert not partial.exists()
         embed_to_file(extractor, folder, tmp_path / 'whole.safetensors')
-        stored, whole = load_vectors(out), load_vectors(tmp_path / 'whole.safetensors')
+        stored, whole = load_embeddings(out), load_embeddings(tmp_path / 'whole.safetensors')
         assert stored.names == whole.names == names_of(folder)
         assert (stored.stamps == whole.stamps).all()
         np.testing.assert_allclose(stored.vectors, whole.vectors, atol=1e-6)
@@ -328,13 +329,13 @@ class TestRefused:
         self.refused(extractor, tmp_path / 'b', out, match='10 images not in this run.*--overwrite', root=tmp_path)
         report = embed_to_file(extractor, tmp_path / 'b', out, overwrite=True)
         assert (report.total, report.embedded) == (1, 1)
-        assert load_vectors(out).names == [str(tmp_path / 'b/1.png')]
+        assert load_embeddings(out).names == [str(tmp_path / 'b/1.png')]
 
     def test_vectors_of_another_model(self, extractor, other, folder, out, tmp_path):
         embed_to_file(other, folder, out)
         self.refused(extractor, folder, out, match='with other weights.*--overwrite', root=tmp_path)
         assert embed_to_file(extractor, folder, out, overwrite=True).embedded == 10
-        np.testing.assert_allclose(load_vectors(out).vectors, extractor(folder), atol=1e-6)
+        np.testing.assert_allclose(load_embeddings(out).vectors, extractor(folder), atol=1e-6)
 
     def test_vectors_of_another_width(self, extractor, folder, out, tmp_path):
         torch.manual_seed(0)
@@ -359,11 +360,11 @@ class TestRefused:
                 embed_to_file(extractor, folder, out, overwrite=True)
         assert embed_to_file(extractor, folder, out, overwrite=True).embedded == 6
         assert not Path(f'{out}.partial').exists()
-        np.testing.assert_allclose(load_vectors(out).vectors, extractor(folder), atol=1e-6)
+        np.testing.assert_allclose(load_embeddings(out).vectors, extractor(folder), atol=1e-6)
 
     @pytest.mark.parametrize('overwrite', [False, True])
     def test_a_file_of_another_kind(self, extractor, folder, out, tmp_path, overwrite):
-        options = {'root': tmp_path, 'overwrite': overwrite, 'match': 'not a file of embeddings.*delete it'}
+        options = {'root': tmp_path, 'overwrite': overwrite, 'match': 'not an embeddings file.*delete it'}
         out.write_bytes(b'a photo of the boss')
         self.refused(extractor, folder, out, **options)
         save_file({'conv1.weight': np.zeros(3)}, out)
@@ -396,9 +397,9 @@ class TestRefused:
 
             def full(tensors, path, metadata):
                 Path(path).write_bytes(b'half')
-                raise vectors_module.SafetensorError('No space left on device')
+                raise files_module.SafetensorError('No space left on device')
 
-            patch.setattr(vectors_module, 'save_file', full)
+            patch.setattr(files_module, 'save_file', full)
             self.refused(extractor, folder, out, error=OSError, match='cannot be written.*No space', root=tmp_path)
         assert embed_to_file(extractor, folder, out).total == 10
 
@@ -416,7 +417,7 @@ class TestFailures:
             bad = 3
         report = embed_to_file(extractor, folder, out)
         assert (report.total, report.embedded, len(report.failures)) == (10, 10, bad)
-        stored = load_vectors(out)
+        stored = load_embeddings(out)
         assert stored.names == names
         np.testing.assert_allclose(stored.vectors, extractor(names), atol=1e-6)
         assert report.failures_file == Path(f'{out}.failures.csv')
@@ -467,7 +468,7 @@ class TestLoad:
         return path
 
     def test_ours(self, tmp_path, content):
-        assert load_vectors(self.save(tmp_path / 'a', content)).names == ['a', 'b', 'c']
+        assert load_embeddings(self.save(tmp_path / 'a', content)).names == ['a', 'b', 'c']
 
     @pytest.mark.parametrize(
         'change',
@@ -485,14 +486,14 @@ class TestLoad:
     def test_damaged(self, tmp_path, content, change):
         changed = {key: value for key, value in {**content, **change}.items() if value is not None}
         path = self.save(tmp_path / 'a.safetensors', changed)
-        with pytest.raises(ValueError, match=r'a\.safetensors: not a file of embeddings, or a damaged one'):
-            load_vectors(path)
+        with pytest.raises(ValueError, match=r'a\.safetensors: not an embeddings file, or a damaged one'):
+            load_embeddings(path)
 
     def test_another_format(self, tmp_path, content):
         path = self.save(tmp_path / 'a.safetensors', content, format='pt')
         with pytest.raises(ValueError, match='timm-dpa embed'):
-            load_vectors(path)
+            load_embeddings(path)
 
     def test_missing(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match='no such file of embeddings'):
-            load_vectors(tmp_path / 'a')
+        with pytest.raises(FileNotFoundError, match='no such embeddings file'):
+            load_embeddings(tmp_path / 'a')
