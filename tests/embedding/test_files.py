@@ -103,7 +103,9 @@ class TestFile:
     def test_round_trip(self, tmp_path):
         names = ['a.jpg', 'é ü.jpg', os.fsdecode(b'caf\xe9.jpg'), 'new\nline']
         vectors = np.random.default_rng(0).random((4, 6), dtype=np.float32)
-        content = EmbeddingsFile(vectors, names, np.arange(8).reshape(4, 2), {'model': 'm', 'source': os.fsdecode(b'\xe9')})
+        content = EmbeddingsFile(
+            vectors, names, np.arange(8).reshape(4, 2), {'model': 'm', 'source': os.fsdecode(b'\xe9')}
+        )
         save_embeddings(tmp_path / 'a', content)
         loaded = load_embeddings(str(tmp_path / 'a'))
         assert loaded.names == names

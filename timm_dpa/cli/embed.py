@@ -14,7 +14,10 @@ __all__ = ['COMMAND']
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files, and folders of them')
     parser.add_argument(
-        '--out', required=True, metavar='FILE', help='.safetensors (resumed if it exists), .npy, .csv or .parquet file to write'
+        '--out',
+        required=True,
+        metavar='FILE',
+        help='.safetensors (resumed if it exists), .npy, .csv or .parquet file',
     )
     parser.add_argument('--overwrite', action='store_true', help='replace FILE where it holds other embeddings')
     parser.add_argument(

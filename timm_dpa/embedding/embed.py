@@ -192,9 +192,7 @@ class _Embedding:
 
     def _put_aside(self) -> None:
         some = self.unsaved
-        content = EmbeddingsFile(
-            self.vectors[some], [self.names[row] for row in some], self.stamps[some], self.made_by
-        )
+        content = EmbeddingsFile(self.vectors[some], [self.names[row] for row in some], self.stamps[some], self.made_by)
         save_embeddings(self.partial / f'{self.next_part:06d}.safetensors', content)
         self.next_part += 1
         self.unsaved.clear()

@@ -48,7 +48,7 @@ class EmbeddingsFile:
 def save_embeddings(path: str | os.PathLike[str], content: EmbeddingsFile) -> None:
     """Write `content` in the format that the suffix of `path` names; the file appears as a whole or not at all.
 
-    - `.safetensors`, or no suffix: an embeddings file, which holds everything and is the one to search in and to resume.
+    - `.safetensors`, or no suffix: an embeddings file, which holds everything, for searches and to be resumed.
     - `.npy`: the array `(N, D)` float32; the names, in the same order, are a JSON list in `<name>.names.json`.
     - `.csv`: columns `image`, `e0`, `e1`, ...; digits that give the same float32 again.
     - `.parquet`: columns `image` (string) and `embedding` (list of D float32); the metadata are those of the schema.
@@ -83,7 +83,7 @@ def is_resumable(path: Path) -> bool:
 
 
 def _save_safetensors(path: Path, content: EmbeddingsFile) -> None:
-    tensors = {
+    tensors: dict[str, np.ndarray] = {
         'embeddings': np.ascontiguousarray(content.vectors, np.float32),
         'names': np.frombuffer(json.dumps(content.names).encode(), np.uint8),
         'stamps': np.ascontiguousarray(content.stamps, np.int64),
