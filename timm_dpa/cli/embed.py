@@ -31,7 +31,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     from timm_dpa.embedding.embed import embed_to_file
-    from timm_dpa.embedding.files import check_format
+    from timm_dpa.embedding.files import check_format, written_files
 
     check_format(Path(args.out))
     for image in args.images:
@@ -44,7 +44,8 @@ def _run(args: argparse.Namespace) -> None:
     print(f'{report.embedded} images embedded' + (f', {known} known from an earlier run' if known else ''))
     if report.failures:
         print(f'{len(report.failures)} could not be read: {report.failures_file}')
-    print(f'{report.total} embeddings in {args.out}')
+    out, *beside = written_files(Path(args.out))
+    print(f'{report.total} embeddings in {out}' + ''.join(f', their names in {path}' for path in beside))
 
 
 COMMAND = Command(
