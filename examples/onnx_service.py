@@ -52,7 +52,7 @@ class Embedder:
         self.mean, self.std = np.array(mean, np.float32), np.array(std, np.float32)
 
     def prepare(self, image: Image.Image) -> np.ndarray:
-        """`(3, H, W)` float32: upright, on white, resized and normalised as in training."""
+        """`(3, H, W)` float32: upright, on white, resized and normalized as in training."""
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith(('I', 'F')):
             raise ValueError('more than 8 bits are not supported here')
@@ -104,10 +104,10 @@ def load_gallery(embedder: Embedder, path: str) -> tuple[np.ndarray, list[str]]:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.verb == 'search' and args.top < 1:
+    if args.command == 'search' and args.top < 1:
         raise ValueError(f'--top must be at least 1, not {args.top}')
     embedder = Embedder(args.model)
-    if args.verb == 'embed':
+    if args.command == 'embed':
         if not args.out.endswith('.npz') or not Path(args.out).absolute().parent.is_dir():
             raise ValueError(f'{args.out}: the name must end in .npz, in a folder that exists')
         vectors, names = embed_files(embedder, args.images)
@@ -124,12 +124,12 @@ def run(args: argparse.Namespace) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(dest='verb', required=True)
-    embed = verbs.add_parser('embed', help='write the embeddings of images')
+    commands = parser.add_subparsers(dest='command', required=True)
+    embed = commands.add_parser('embed', help='write the embeddings of images')
     embed.add_argument('model', help='file of timm-dpa export')
     embed.add_argument('images', nargs='+', metavar='IMAGE', help='image files, and folders of them')
     embed.add_argument('--out', required=True, metavar='FILE', help='.npz file to write')
-    search = verbs.add_parser('search', help='rank a gallery by its similarity to a query')
+    search = commands.add_parser('search', help='rank a gallery by its similarity to a query')
     search.add_argument('model', help='file of timm-dpa export')
     search.add_argument('--query', required=True, metavar='IMAGE', help='an image, or a folder of them')
     search.add_argument('--gallery', required=True, metavar='PATH', help='folder of images, or a file of embed')

@@ -6,8 +6,8 @@ Needs `pip install timm-dpa`, and the boxes of a detector; or draws a sequence o
     python examples/tracker.py --demo sequence/ --model runs/dpa
 
 The boxes are a table with the columns frame (file name of an image, names in the order of time), x, y (upper left
-corner), w, h (pixels). With a column vehicle, which tells who it really is, right links are counted. The sequence of
---demo is synthetic, flat drawings: it shows how things work, not how well.
+corner), w, h (pixels). Boxes outside of their frame are left out. With a column vehicle, which tells who it really is,
+right links are counted. The sequence of --demo is synthetic, flat drawings: it shows how things work, not how well.
 """
 
 import argparse
@@ -20,20 +20,20 @@ import numpy as np
 from PIL import Image
 
 from timm_dpa import FeatureExtractor
-from timm_dpa.cli.common import check_output, model_source
 from timm_dpa.embedding.images import find_images
 from timm_dpa.train.data.toy_vehicles import draw_car, park
 
 
 def cut(frame: np.ndarray, boxes: list[list[float]], bgr: bool = False) -> list[np.ndarray]:
-    """Crops of boxes `(x, y, w, h)`, as far as they lie in the frame. OpenCV reads BGR, the extractor wants RGB."""
+    """Crops of boxes `(x, y, w, h)`, as far as they lie in the frame; without pixels where they are outside of it.
+
+    OpenCV reads BGR, the extractor wants RGB.
+    """
     height, width = frame.shape[:2]
     crops = []
     for x, y, w, h in boxes:
         left, right = (min(max(v, 0), width) for v in (math.floor(x), math.ceil(x + w)))
         top, bottom = (min(max(v, 0), height) for v in (math.floor(y), math.ceil(y + h)))
-        if left >= right or top >= bottom:
-            raise ValueError(f'the box {x:g},{y:g},{w:g},{h:g} is outside of the frame, {width} x {height} pixels')
         crops.append(frame[top:bottom, left:right, ::-1] if bgr else frame[top:bottom, left:right])
     return crops
 
@@ -134,25 +134,30 @@ def count_links(rows: dict[str, list[dict]]) -> str:
 
 
 def run(args: argparse.Namespace) -> None:
-    check_output(args.out, [args.boxes])
+    if not Path(args.out).absolute().parent.is_dir():
+        raise ValueError(f'{Path(args.out).parent}: no such folder for {Path(args.out).name}')
     frames = {path.relative_to(args.frames).as_posix(): path for path in find_images(args.frames)}
     rows = read_boxes(args.boxes, list(frames))
-    extractor, tracker = FeatureExtractor(model_source(args.model)), Tracker(args.min_similarity)
+    extractor, tracker = FeatureExtractor(args.model), Tracker(args.min_similarity)
+    outside = 0
     for name, path in frames.items():
         with Image.open(path) as image:
             frame = np.asarray(image.convert('RGB'))
-        try:
-            vectors = extractor(cut(frame, [row['box'] for row in rows[name]]))
-        except ValueError as error:
-            raise ValueError(f'{name}: {error}') from error
-        for row, number in zip(rows[name], tracker.update(vectors), strict=True):
+        crops = cut(frame, [row['box'] for row in rows[name]])
+        inside = [row for row, crop in zip(rows[name], crops, strict=True) if crop.size]
+        vectors = extractor([crop for crop in crops if crop.size])
+        for row, number in zip(inside, tracker.update(vectors), strict=True):
             row['track'] = number
+        outside += len(rows[name]) - len(inside)
+        rows[name] = inside
     done = [row for some in rows.values() for row in some]
     with open(args.out, 'w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, ['frame', 'x', 'y', 'w', 'h', 'track'], extrasaction='ignore')
         writer.writeheader()
         writer.writerows(done)
     print(f'{len(done)} detections in {len(frames)} frames, {tracker.started} tracks: {args.out}')
+    if outside:
+        print(f'{outside} boxes are outside of their frame and were left out', file=sys.stderr)
     if done and 'vehicle' in done[0]:
         print(count_links(rows))
 

@@ -25,7 +25,6 @@ from transformers import AutoImageProcessor, AutoModel, pipeline
 from transformers.utils import logging
 
 import timm_dpa  # registers the models
-from timm_dpa.cli.common import check_output, model_source
 from timm_dpa.embedding.images import find_images
 
 
@@ -49,7 +48,7 @@ class Embedder:
     def __call__(self, files: Sequence[str | os.PathLike[str]], batch_size: int = 32) -> np.ndarray:
         # without `pool` the result would be the last map
         vectors = self.pipeline([os.fspath(f) for f in files], pool=True, return_tensors=True, batch_size=batch_size)
-        return F.normalize(torch.cat(vectors).float(), dim=1).cpu().numpy()  # the model itself does not normalise
+        return F.normalize(torch.cat(vectors).float(), dim=1).cpu().numpy()  # the model itself does not normalize
 
 
 def nearest(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -59,18 +58,29 @@ def nearest(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return similarity.argmax(1), similarity.max(1)
 
 
+def model_folder(model: str) -> str:
+    """The folder of a run's model, for the folder of a run; any other name as it is."""
+    if not os.path.isdir(model):
+        return model
+    for folder in (os.path.join(model, 'model'), model):
+        if os.path.isfile(os.path.join(folder, 'config.json')):
+            return folder
+    raise ValueError(f'{model}: no model in this folder')
+
+
 def run(args: argparse.Namespace) -> None:
-    check_output(args.out, args.images)
     if args.out and not args.out.endswith('.npy'):
         raise ValueError(f'{args.out}: the name must end in .npy')
+    if args.out and not Path(args.out).absolute().parent.is_dir():
+        raise ValueError(f'{Path(args.out).parent}: no such folder for {Path(args.out).name}')
     missing = [image for image in args.images if not Path(image).exists()]
     if missing:
         raise ValueError(f'{missing[0]}: no such file or folder')
-    source = model_source(args.model)
-    if not source.startswith('local-dir:') and not re.fullmatch(r'\w[\w.-]*/[\w.-]+', source):
+    source = model_folder(args.model)
+    if not os.path.isdir(source) and not re.fullmatch(r'\w[\w.-]*/[\w.-]+', source):
         raise ValueError(f'{source}: no such folder, and no org/name of the Hub')
     files = [file for i in args.images for file in (find_images(i) if os.path.isdir(i) else [Path(i)])]
-    vectors = Embedder(source.removeprefix('local-dir:'), args.device)(files)
+    vectors = Embedder(source, args.device)(files)
     if len(files) > 1:
         for file, row, cosine in zip(files, *nearest(vectors), strict=True):
             print(f'{file}: most similar is {files[row]}, {cosine:.4f}')
@@ -78,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     if args.out:
         np.save(args.out, vectors)
     if args.compare:
-        source = source if source.startswith('local-dir:') else f'hf-hub:{source}'
+        source = source if os.path.isdir(source) else f'hf-hub:{source}'
         expected = timm_dpa.FeatureExtractor(source, device=args.device or 'auto', precision='fp32')(files)
         print(f'largest difference from timm_dpa.FeatureExtractor: {np.abs(vectors - expected).max():.1e}')
 

@@ -23,7 +23,7 @@ from PIL import Image
 
 from timm_dpa.cli.main import main
 from timm_dpa.embedding.extractor import FeatureExtractor
-from timm_dpa.embedding.files import load_vectors
+from timm_dpa.embedding.files import load_embeddings
 from timm_dpa.train.data.toy_vehicles import draw_vehicle
 
 COMMAND = [sys.executable, '-m', 'timm_dpa.cli']
@@ -58,7 +58,8 @@ def places(crops, vectors, tmp_path_factory):
     (tmp / 'empty').mkdir()
     (tmp / 'bad').mkdir()
     (tmp / 'bad/a.jpg').write_bytes(b'text')
-    (tmp / 'text.jpg').write_bytes(b'text')
+    for name in ('text.jpg', 'photo', 'a.npy'):
+        (tmp / name).write_bytes(b'text')
     torch.save(timm.create_model('reid_resnet18').state_dict(), tmp / 'w.pth')
     return {'crops': crops, 'vectors': vectors, 'tmp': tmp}
 
@@ -88,7 +89,7 @@ class TestEmbed:
         status, printed, errors = run('embed', crops, '--out', out, *MODEL)
         assert (status, errors) == (0, '')
         assert printed == f'6 images embedded\n6 embeddings in {out}\n'
-        stored = load_vectors(out)
+        stored = load_embeddings(out)
         expected = FeatureExtractor('dpa_resnet18', False, 'cpu', 'fp32', image_size=64)(crops)
         np.testing.assert_allclose(stored.vectors, expected, atol=1e-5)
         assert stored.names == sorted(str(path) for path in crops.iterdir())
@@ -104,7 +105,7 @@ class TestEmbed:
         size = ['--image-size', 48, 64, '--precision', 'fp32', '--device', 'cpu']
         assert run('embed', crops / '0_0.png', '--out', out, *options, *size)[0] == 0
         extractor = FeatureExtractor('dpa_resnet18', tmp_path / 'w.pth', 'cpu', 'fp32', image_size=(48, 64))
-        np.testing.assert_allclose(load_vectors(out).vectors, extractor(crops / '0_0.png'), atol=1e-5)
+        np.testing.assert_allclose(load_embeddings(out).vectors, extractor(crops / '0_0.png'), atol=1e-5)
         # a search takes model, weights and size from the file
         status, printed, _ = run('search', '--query', crops / '0_0.png', '--gallery', out, '--precision', 'fp32')
         assert status == 0
@@ -119,6 +120,42 @@ class TestEmbed:
         status, printed, _ = run('embed', folder, '--out', out, *MODEL)
         assert status == 0
         assert printed == f'1 images embedded\n1 could not be read: {out}.failures.csv\n1 embeddings in {out}\n'
+
+    def test_other_formats(self, run, crops, tmp_path):
+        status, printed, _ = run('embed', crops, '--out', tmp_path / 'a.npy', *MODEL)
+        assert status == 0
+        assert printed.endswith(f'6 embeddings in {tmp_path}/a.npy, their names in {tmp_path}/a.names.json\n')
+        expected = FeatureExtractor('dpa_resnet18', False, 'cpu', 'fp32', image_size=64)(crops)
+        np.testing.assert_allclose(np.load(tmp_path / 'a.npy'), expected, atol=1e-5)
+        assert sorted(os.listdir(tmp_path)) == ['a.names.json', 'a.npy']
+
+    def test_one_bad_image_among_many_that_are_named(self, run, crops, tmp_path):
+        """As `crops/*.jpg` names them."""
+        bad, out = tmp_path / 'bad.jpg', tmp_path / 'a.safetensors'
+        bad.write_bytes((crops / '0_0.png').read_bytes()[:-100])
+        (tmp_path / 'link.jpg').symlink_to('nowhere')
+        named = [*sorted(crops.iterdir()), bad, tmp_path / 'link.jpg']
+        status, printed, _ = run('embed', *named, '--out', out, *MODEL)
+        assert status == 0
+        assert printed.startswith('6 images embedded\n2 could not be read: ')
+        with open(f'{out}.failures.csv', newline='') as file:
+            assert [row[0] for row in csv.reader(file)] == ['path', str(bad), str(tmp_path / 'link.jpg')]
+
+    def test_what_is_left_out_of_a_folder_is_said(self, run, crops, tmp_path, caplog):
+        (tmp_path / 'a.jfif').write_bytes((crops / '0_0.png').read_bytes())
+        (tmp_path / 'list.txt').write_text('text')
+        (tmp_path / '@eaDir').mkdir()
+        (tmp_path / '@eaDir/a.jpg').write_bytes((crops / '0_0.png').read_bytes())
+        status, printed, _ = run('embed', tmp_path, '--out', tmp_path / 'a.safetensors', *MODEL)
+        assert (status, printed.splitlines()[0]) == (0, '1 images embedded')
+        left_out = '1 file that Pillow cannot open (1 .txt) and 1 hidden folder (1 @eaDir)'
+        assert f'{tmp_path}: left out {left_out}' in caplog.messages
+
+    def test_a_transformer_of_another_size(self, run, crops, tmp_path):
+        options = ['--model', 'test_vit', '--image-size', 64, 96, '--device', 'cpu', '--precision', 'fp32']
+        out = tmp_path / 'a.safetensors'
+        assert run('embed', crops, '--out', out, *options)[0] == 0
+        assert run('search', '--query', crops / '0_0.png', '--gallery', out, '--device', 'cpu')[0] == 0
 
     def test_nan_weights(self, run, crops, tmp_path):
         state = timm.create_model('dpa_resnet18').state_dict()
@@ -140,8 +177,12 @@ class TestErrors:
         'text as image': ('embed {tmp}/text.jpg --out {tmp}/a', 'text.jpg: not an image'),
         'no folder for out': ('embed {crops} --out {tmp}/no/a', 'no such folder'),
         'out is a folder': ('embed {crops} --out {tmp}/empty', 'is a folder'),
-        'out is an image': ('embed {crops} --out {crops}/0_0.png', 'not a file of embeddings'),
-        'out is an image, insisted': ('embed {crops} --out {crops}/0_0.png --overwrite', 'not a file of embeddings'),
+        'out is an image': ('embed {crops} --out {crops}/0_0.png', 'must end in .safetensors, .npy'),
+        'out is a list': ('embed {crops} --out {tmp}/text.npz', 'must end in .safetensors, .npy'),
+        'no JPEG in a JPEG': ('embed {tmp}/text.jpg --out {tmp}/a --on-error raise', 'text.jpg: not an image'),
+        'out is a photo': ('embed {crops} --out {tmp}/photo --overwrite', 'not an embeddings file'),
+        'numbers as gallery': ('search --query {crops}/0_0.png --gallery {tmp}/a.npy', 'use the .safetensors file'),
+        'no pixels': ('embed {crops} --out {tmp}/a --max-pixels 0', 'max_pixels must be at least 1'),
         'out has other images': ('embed {crops}/0_0.png --out {vectors}', '5 images not in this run'),
         'out is of another model': ('embed {crops} --out {vectors} --model reid_resnet18', 'made with dpa_resnet18'),
         'unknown model': ('embed {crops} --out {tmp}/a --model dpa_resnet19', 'timm-dpa models'),
@@ -157,7 +198,7 @@ class TestErrors:
         'unreadable gallery': ('search --query {crops}/0_0.png --gallery {tmp}/bad', 'no image of the gallery'),
         'text as gallery': ('search --query {crops}/0_0.png --gallery {tmp}/text.jpg', 'timm-dpa embed'),
         'missing query': ('search --query none.png --gallery {vectors}', 'none.png'),
-        'unreadable query': ('search --query {tmp}/text.jpg --gallery {vectors}', 'text.jpg: not an image'),
+        'unreadable query': ('search --query {tmp}/text.jpg --gallery {vectors}', 'no image of the queries'),
         'unreadable queries': ('search --query {tmp}/bad --gallery {vectors}', 'no image of the queries'),
         'another model': ('search --query {crops} --gallery {vectors} --model reid_resnet18', 'now reid_resnet18'),
         'another size': ('search --query {crops} --gallery {vectors} --image-size 32', 'input_size'),
@@ -193,7 +234,7 @@ class TestErrors:
     def test_vectors_of_another_width(self, run, crops, vectors):
         status, _, errors = run('search', '--query', crops, '--gallery', vectors, *MODEL[2:], '--model', 'spa_resnet50')
         assert status == 2
-        assert 'its vectors have 512 numbers, those of spa_resnet50 2048; use the model that made them' in errors
+        assert 'its embeddings have 512 numbers, those of spa_resnet50 2048; use the model that made them' in errors
 
 
 class TestSearch:
@@ -204,7 +245,7 @@ class TestSearch:
             *('search', '--query', query, '--gallery', vectors, '--top', 3, '--figure', figure, '--out', table, *MODEL)
         )
         assert (status, errors) == (0, '')
-        stored = load_vectors(vectors)
+        stored = load_embeddings(vectors)
         row = stored.names.index(str(query))
         similarity = stored.vectors.astype(np.float64) @ stored.vectors[row]
         order = [i for i in np.argsort(-similarity, kind='stable') if i != row][:3]
@@ -297,6 +338,14 @@ class TestOtherVerbs:
         assert re.fullmatch(r'torch-export, \d+\.\d MB, checked with images of 32 x 32', first)
         assert second.startswith('largest difference from PyTorch: ')
         assert third == f'model: {out}'
+
+    def test_export_for_other_runtimes(self, run, tmp_path):
+        onnx = pytest.importorskip('onnx')
+        out, options = tmp_path / 'a.onnx', ['--image-size', 32, '--batch', 1, '--opset', 16]
+        assert run('export', 'test_resnet', '--out', out, *options)[0] == 0
+        model = onnx.load(out)
+        assert [entry.version for entry in model.opset_import] == [16]
+        assert [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 32, 32]
 
     def test_drawings(self):
         first = np.asarray(draw_vehicle(0, 0))
@@ -399,7 +448,7 @@ class TestProcesses:
         assert b'Traceback' not in shown
         assert not out.exists()
         (part,) = Path(f'{out}.partial').iterdir()
-        known = load_vectors(part).names
+        known = load_embeddings(part).names
         assert 0 < len(known) < 400
 
         for path in sorted(set(folder.iterdir()) - set(map(Path, known)))[5:]:
@@ -409,5 +458,5 @@ class TestProcesses:
         count = len(os.listdir(folder))
         expected = f'{count - len(known)} images embedded, {len(known)} known from an earlier run\n'
         assert printed == f'{expected}{count} embeddings in {out}\n'
-        assert np.ptp(load_vectors(out).vectors, axis=0).max() < 1e-5  # all are the same image
+        assert np.ptp(load_embeddings(out).vectors, axis=0).max() < 1e-5  # all are the same image
         assert not Path(f'{out}.partial').exists()

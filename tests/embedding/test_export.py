@@ -16,8 +16,10 @@ import torch
 from torch import nn
 
 import timm_dpa.embedding.export
+import timm_dpa.embedding.onnx_file
 from tests.support.models import lively
 from timm_dpa.embedding.export import FORMATS, ExportError, ExportReport, export_model, read_metadata
+from timm_dpa.embedding.models import create_embedding_model
 
 
 def tiny(**kwargs) -> nn.Module:
@@ -187,6 +189,79 @@ def test_onnx_graph_has_named_free_axes_and_its_weights_inside(exported, kind, s
     assert [dim.dim_param or dim.dim_value for dim in shape] == ['batch', report.metadata['embedding_size']]
     assert not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
     assert [entry.version for entry in model.opset_import if entry.domain == ''] == [18]
+    assert model.ir_version == 8  # onnxruntime 1.17 knows up to 9, and opset 18
+
+
+def every_metadata_entry(message) -> int:
+    """Entries of messages below the model, which IR 10 brought."""
+    total = 0
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            values = value if field.is_repeated else [value]
+            total += len(values) if field.name == 'metadata_props' else sum(map(every_metadata_entry, values))
+    return total
+
+
+@pytest.mark.parametrize('opset', [16, 17, 18, 19, 20])
+def test_any_opset_with_the_lowest_ir_version_it_allows(dpa, tmp_path, opset):
+    report = export_model(dpa, tmp_path / 'a.onnx', image_size=64, opset=opset)
+    model = onnx.load(report.path)
+    onnx.checker.check_model(model, full_check=True)
+    assert [entry.version for entry in model.opset_import if entry.domain == ''] == [opset]
+    # the table of ONNX's own versions
+    first = min(ir for row in onnx.helper.VERSION_TABLE if row[2] >= opset for ir in [row[1]])
+    assert model.ir_version == first == (8 if opset <= 18 else 9)
+    assert every_metadata_entry(model.graph) == 0
+    images = noise(3, 3, 64, 64)
+    np.testing.assert_allclose(run(report.path, images), eager(dpa, images), rtol=0, atol=1e-5)
+
+
+def test_an_opset_that_lacks_an_operator_is_refused_with_one_that_has_it(tmp_path):
+    model = timm.create_model('test_vit')  # LayerNormalization came with 17
+    with pytest.raises(ExportError, match=r'onnx of opset 16 cannot express test_vit: .*try opset 18'):
+        export_model(model, tmp_path / 'a.onnx', opset=16)
+    assert not list(tmp_path.iterdir())
+    report = export_model(model, tmp_path / 'a.onnx', opset=17)
+    images = noise(2, *report.metadata['input_size'])
+    np.testing.assert_allclose(run(report.path, images), eager(model, images), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('format', FORMATS)
+@pytest.mark.parametrize(('batch', 'dynamic'), [(1, False), (3, False), (1, True)])
+def test_a_fixed_batch(tmp_path, format, batch, dynamic):
+    report = export_model(tiny(), tmp_path / f'a{suffix(format)}', format, 96, dynamic_size=dynamic, batch=batch)
+    assert report.batch_sizes == (batch,)
+    assert read_metadata(report.path)['dynamic_axes'] == (['height', 'width'] if dynamic else [])
+    images = noise(batch, 3, 96, 96)
+    np.testing.assert_allclose(run(report.path, images), eager(tiny(), images), rtol=0, atol=1e-5)
+    with pytest.raises(Exception, match=r'(?i)invalid dimensions|guard|expected'):
+        run(report.path, noise(batch + 1, 3, 96, 96))
+    if format == 'onnx':
+        graph = onnx.load(report.path).graph
+        for value, rest in ((graph.input[0], 3), (graph.output[0], report.metadata['embedding_size'])):
+            assert [dim.dim_value for dim in value.type.tensor_type.shape.dim][:2] == [batch, rest]
+
+
+@pytest.mark.parametrize('how', ['whole', 'in place', 'part'])
+def test_a_compiled_model_is_exported_as_what_it_was_made_of(tmp_path, how):
+    model = tiny()
+    if how == 'whole':
+        model = torch.compile(model, backend='eager')
+    elif how == 'in place':
+        model.compile(backend='eager')
+    else:
+        model.layer1 = torch.compile(model.layer1, backend='eager')
+    report = export_model(model, tmp_path / 'a.pt2', 'torch-export', image_size=64)
+    images = noise(2, 3, 64, 64)
+    np.testing.assert_allclose(run(report.path, images), eager(tiny(), images), rtol=0, atol=1e-5)
+
+
+def test_a_transformer_made_for_another_size(tmp_path):
+    model = create_embedding_model('test_vit', False, (64, 96))
+    report = export_model(model, tmp_path / 'a.pt2', 'torch-export')
+    assert report.metadata['input_size'] == [3, 64, 96]
+    with pytest.raises(ExportError, match=r'does not run at 32 x 32: AssertionError: Input height'):
+        export_model(model, tmp_path / 'b.pt2', 'torch-export', image_size=32)
 
 
 def test_nothing_else_is_written(either):
@@ -349,7 +424,9 @@ def test_weights_that_are_not_finite_are_named(old_file):
         ({'image_size': (64, 64, 64)}, 'height, width'),
         ({'image_size': (64, 0)}, 'at least 32'),
         ({'image_size': 32, 'dynamic_size': True}, 'at least 64 where the size is dynamic'),
-        ({'opset': 17}, 'opset must be at least 18'),
+        ({'opset': 15}, 'opset must be at least 16, not 15'),
+        ({'batch': 0}, 'batch must be a whole number of at least 1'),
+        ({'batch': 1.0}, 'batch must be a whole number'),
         ({'tolerance': -1}, 'tolerance'),
         ({'tolerance': float('nan')}, 'tolerance'),
     ],
@@ -394,7 +471,7 @@ def test_torch_export_needs_no_extra(tmp_path, monkeypatch):
 
 
 def test_weights_beyond_one_onnx_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(timm_dpa.embedding.export, 'ONNX_LIMIT', 1000)
+    monkeypatch.setattr(timm_dpa.embedding.onnx_file, 'ONNX_LIMIT', 1000)
     with pytest.raises(ExportError, match='torch-export'):
         export_model(tiny(), tmp_path / 'a.onnx')
     assert not list(tmp_path.iterdir())

@@ -6,6 +6,8 @@ import logging
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +19,9 @@ from torch import nn
 
 import timm_dpa
 from tests.support.models import lively
-from timm_dpa.embedding.extractor import FeatureExtractor, create_embedding_model
-from timm_dpa.embedding.images import ImageError
+from timm_dpa.embedding.extractor import FeatureExtractor
+from timm_dpa.embedding.images import Decoding, ImageError
+from timm_dpa.embedding.models import create_embedding_model
 
 SIZE = 64
 
@@ -220,7 +223,7 @@ class TestFailures:
         with pytest.raises(ImageError, match=r'bad\.jpg: not an image'):
             extractor([folder / '0.png', folder / 'bad.jpg', folder / '1.png'])
 
-    def test_in_a_folder_the_rest_is_done(self, extractor, folder, expected, caplog):
+    def test_in_a_folder_the_rest_is_done(self, extractor, folder, expected):
         (folder / '00.jpg').write_bytes(b'text')
         (folder / '9.jpg').write_bytes(b'')
         (folder / '99.jpg').symlink_to('nowhere')
@@ -228,9 +231,57 @@ class TestFailures:
         assert_same(result.vectors, expected)
         assert result.names == [str(folder / f'{i}.png') for i in range(len(expected))]
         assert sorted(result.failures) == [str(folder / name) for name in ('00.jpg', '9.jpg', '99.jpg')]
-        with caplog.at_level(logging.WARNING):
-            assert_same(extractor(folder), expected)
-        assert '00.jpg' in caplog.text
+        with pytest.raises(ImageError, match=r'00\.jpg: not an image'):
+            extractor.run(folder, on_error='raise')
+
+    #: what cannot be used, at positions 1, 4 and 5 of others
+    BAD = {  # noqa: RUF012
+        'None': lambda folder: None,
+        'empty crop': lambda folder: np.zeros((0, 7, 3), np.uint8),
+        'empty tensor': lambda folder: torch.zeros(3, 7, 0),
+        'NaN': lambda folder: np.full((8, 8, 3), np.nan, np.float32),
+        'text': lambda folder: folder / 'bad.jpg',
+        'missing': lambda folder: str(folder / 'gone.jpg'),
+        'broken link': lambda folder: folder / 'link.jpg',
+    }
+
+    @pytest.mark.parametrize('kind', BAD)
+    def test_one_policy_for_all_that_cannot_be_used(self, extractor, images, expected, folder, kind, caplog):
+        (folder / 'bad.jpg').write_bytes(b'text')
+        (folder / 'link.jpg').symlink_to('nowhere')
+        bad = self.BAD[kind](folder)
+        mixed = [images[0], bad, images[1], images[2], bad, bad, images[3]]
+        for call in (extractor, lambda some: extractor.run(some, on_error='raise')):
+            with pytest.raises((ImageError, FileNotFoundError), match=r'image 1|bad\.jpg|gone\.jpg|link\.jpg'):
+                call(mixed)
+        for given in (mixed, iter(mixed)):
+            rows = extractor(given, on_error='report')
+            assert rows.shape == (7, 512)
+            assert np.isnan(rows[[1, 4, 5]]).all()
+            assert_same(rows[[0, 2, 3, 6]], expected[:4])
+        assert len(caplog.messages) == 6
+        result = extractor.run(mixed)
+        assert_same(result.vectors, expected[:4])
+        assert result.names == ['image 0', 'image 2', 'image 3', 'image 6']
+        assert len(result.failures) == (1 if kind in ('text', 'missing', 'broken link') else 3)
+        assert np.isnan(extractor([bad, bad], on_error='report')).all()
+
+    def test_unknown_policy(self, extractor, images):
+        for call in (extractor, extractor.run, lambda *a, **k: list(extractor.stream(*a, **k))):
+            with pytest.raises(ValueError, match="on_error must be 'raise' or 'report', not 'skip'"):
+                call(images, on_error='skip')
+
+    def test_options_are_named(self, extractor, images):
+        """A second argument would be taken for one of them, as by who passes a frame and its boxes."""
+        for call in (extractor, extractor.run, extractor.stream):
+            with pytest.raises(TypeError, match='positional'):
+                call(images[0], [[1, 2, 3, 4]])
+
+    def test_limits_of_decoding(self, model, folder, expected):
+        extractor = FeatureExtractor(model, precision='fp32', image_size=SIZE, decoding=Decoding(max_pixels=5000))
+        failures = extractor.run(folder).failures
+        assert sorted(Path(name).name for name in failures) == ['5.png']  # 120 x 121
+        assert all('max_pixels=5000' in reason for reason in failures.values())
 
     def test_a_folder_of_failures(self, extractor, tmp_path):
         for index in range(7):
@@ -337,8 +388,9 @@ class TestModel:
             FeatureExtractor(make_model(in_chans=1))
 
     def test_a_module_of_another_kind_is_refused(self):
-        with pytest.raises(ValueError, match=r'timm\.create_model'):
-            FeatureExtractor(nn.Sequential(nn.Conv2d(3, 4, 1)))
+        for module in (nn.Sequential(nn.Conv2d(3, 4, 1)), timm.create_model('test_resnet', features_only=True)):
+            with pytest.raises(ValueError, match=r'timm\.create_model, without features_only'):
+                FeatureExtractor(module)
         with pytest.raises(TypeError, match='name or a module'):
             FeatureExtractor(3)
 
@@ -363,6 +415,158 @@ class TestModel:
     def test_cuda(self, images, expected, precision):
         extractor = FeatureExtractor(make_model().cuda(), precision=precision, batch_size=3, image_size=SIZE)
         assert (extractor(iter(images)) * expected).sum(1).min() > 0.999
+
+
+class TestThreads:
+    """Each call gives what it gives alone, and the module does not feel it."""
+
+    @pytest.fixture
+    def trained(self):
+        model = make_model(num_classes=5).train()
+        model.layer1.eval()  # frozen
+        return model
+
+    def test_a_module_in_training_mode(self, trained, images, expected):
+        state = {name: value.clone() for name, value in trained.state_dict().items()}
+        modes = [module.training for module in trained.modules()]
+        extractor = FeatureExtractor(trained, precision='fp32', image_size=SIZE, batch_size=1)
+        with ThreadPoolExecutor(4) as pool:
+            for vectors in pool.map(extractor, [images] * 12):
+                assert_same(vectors, expected)
+        assert [module.training for module in trained.modules()] == modes
+        for name, value in trained.state_dict().items():
+            assert torch.equal(value, state[name]), name
+
+    def test_several_extractors_of_one_module(self, trained, images, expected):
+        extractors = [FeatureExtractor(trained, precision='fp32', image_size=SIZE, batch_size=1) for _ in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            for vectors in pool.map(lambda extractor: extractor(images), extractors):
+                assert_same(vectors, expected)
+
+    def test_beside_a_training_loop(self, images, expected):
+        """Which sees batch statistics and dropout all the time; its learning rate is 0, so that there is one answer."""
+        model = make_model(num_classes=5, drop_rate=0.5).train()
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.momentum = 0.0
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        modes: list[bool] = []
+        hooks = [m.register_forward_hook(lambda m, *_: modes.append(m.training)) for m in (model.bn1, model.neck)]
+        stop = threading.Event()
+
+        def train() -> None:
+            pixels = torch.randn(4, 3, SIZE, SIZE)
+            while not stop.is_set():
+                optimizer.zero_grad()
+                model(pixels).square().sum().backward()
+                optimizer.step()
+
+        extractor = FeatureExtractor(model, precision='fp32', image_size=SIZE, batch_size=1)
+        with ThreadPoolExecutor(1) as pool:
+            loop = pool.submit(train)
+            try:
+                for _ in range(4):
+                    assert_same(extractor(images), expected)
+            finally:
+                stop.set()
+            loop.result()
+        for hook in hooks:
+            hook.remove()
+        assert modes.count(False) == 4 * len(images) * 2  # those of the extractor, and none of the loop
+        assert modes.count(True) > 0
+        assert all(module.training for module in model.modules())
+
+    def test_in_the_middle_of_itself(self, trained, images, expected):
+        """A generator of images that embeds others meanwhile, and streams that take turns."""
+        extractor = FeatureExtractor(trained, precision='fp32', image_size=SIZE, batch_size=2)
+
+        def generate():
+            for image in images:
+                assert_same(extractor(images[:2]), expected[:2])
+                assert trained.training
+                yield image
+
+        assert_same(extractor(generate()), expected)
+        pairs = zip(extractor.stream(images), extractor.stream(images[::-1]), strict=True)
+        rows = [(first.vectors, second.vectors) for first, second in pairs]
+        assert_same(np.concatenate([first for first, _ in rows]), expected)
+        assert_same(np.concatenate([second for _, second in rows]), expected[::-1])
+
+    def test_weights_are_those_of_the_moment(self, images):
+        model = make_model(num_classes=5).train()
+        extractor = FeatureExtractor(model, precision='fp32', image_size=SIZE)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        first = extractor(images[:3])
+        model(torch.randn(4, 3, SIZE, SIZE)).square().sum().backward()
+        optimizer.step()
+        second = extractor(images[:3])
+        assert np.abs(first - second).max() > 1e-3
+        assert_same(second, reference(model, images[:3]))
+        model.load_state_dict(make_model(num_classes=5).state_dict(), assign=True)  # other tensors
+        assert_same(extractor(images[:3]), first)
+        model.neck = nn.Identity()  # another module
+        assert_same(extractor(images[:3]), reference(model, images[:3]))
+
+
+class TestOtherModels:
+    @pytest.mark.parametrize('how', ['whole', 'in place', 'part'])
+    def test_a_compiled_module(self, images, expected, how):
+        model = make_model().train()
+        if how == 'whole':
+            model = torch.compile(model, backend='eager')
+        elif how == 'in place':
+            model.compile(backend='eager')
+        else:
+            model.layer1 = torch.compile(model.layer1, backend='eager')
+            model.layer2[0].compile(backend='eager')
+        extractor = FeatureExtractor(model, precision='fp32', image_size=SIZE)
+        assert_same(extractor(images), expected)
+        assert all(module.training for module in model.modules())
+        if how != 'part':
+            plain = FeatureExtractor(make_model(), precision='fp32', image_size=SIZE)
+            assert extractor.describe() == plain.describe()
+
+    @pytest.mark.parametrize('name', ['test_vit', 'test_vit3', 'crossvit_tiny_240'])
+    def test_transformers(self, name):
+        image = Image.new('RGB', (50, 40), 'red')
+        model = create_embedding_model(name, False)
+        size = model.pretrained_cfg['input_size'][1:]
+        extractor = FeatureExtractor(model, precision='fp32')
+        assert_same(extractor(image), reference(model, [image], size))
+
+    def test_a_transformer_made_for_another_size(self):
+        image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype=np.uint8))
+        extractor = FeatureExtractor('test_vit', False, precision='fp32', image_size=(64, 96))
+        assert extractor.model.patch_embed.img_size == (64, 96)
+        expected = reference(extractor.model, [image], (64, 96))
+        assert_same(extractor(image), expected)
+        # a module is not remade, and knows its size better than its configuration
+        again = FeatureExtractor(extractor.model, precision='fp32')
+        assert again.data_config['input_size'] == (3, 64, 96)
+        assert_same(again(image), expected)
+        with pytest.raises(ValueError, match=r'no embedding of images of 32 x 32 pixels \(.*64.*own size is'):
+            FeatureExtractor(extractor.model, precision='fp32', image_size=32)(image)
+
+    @pytest.mark.parametrize(
+        ('features', 'message'),
+        [
+            (lambda x: [x, x], 'gives no embedding'),
+            (lambda x: (x,), 'gives no embedding'),
+            (lambda x: x[:, :, 0, 0, None], 'gives no embedding|3-dimensional'),
+        ],
+    )
+    def test_features_that_its_head_does_not_take(self, images, features, message):
+        model = make_model()
+        inner = model.forward_features
+        model.forward_features = lambda x: features(inner(x))
+        with pytest.raises(ValueError, match=message):
+            FeatureExtractor(model, precision='fp32', image_size=SIZE)(images)
+
+    def test_a_head_that_gives_several(self, images):
+        model = make_model()
+        model.forward_head = lambda x, pre_logits: (x.mean((2, 3)),) * 2
+        with pytest.raises(ValueError, match='gives a tuple of features, not one embedding'):
+            FeatureExtractor(model, precision='fp32', image_size=SIZE)(images)
 
 
 class TestByName:
@@ -395,6 +599,23 @@ class TestByName:
         assert_same(extractor(images), expected)
         assert extractor.origin == {'source': f'local-dir:{tmp_path / "mine"}'}
 
+    @pytest.mark.parametrize('given', ['run', 'run/model', Path('run')])
+    def test_a_run_folder(self, tmp_path, images, expected, monkeypatch, given):
+        timm.models.save_for_hf(make_model(), tmp_path / 'run/model', safe_serialization=True)
+        monkeypatch.chdir(tmp_path)
+        extractor = FeatureExtractor(given, precision='fp32', image_size=SIZE)
+        assert_same(extractor(images), expected)
+        assert extractor.origin == {'source': f'local-dir:{tmp_path / "run/model"}'}
+
+    def test_folders_without_a_model(self, tmp_path, monkeypatch):
+        (tmp_path / 'run').mkdir()
+        (tmp_path / 'reid_resnet18').mkdir()
+        monkeypatch.chdir(tmp_path)
+        for given in ('run', Path('run'), Path('none')):
+            with pytest.raises(FileNotFoundError, match='no model in this folder'):
+                FeatureExtractor(given)
+        assert FeatureExtractor('reid_resnet18', False).embedding_size == 512  # its name is that of a model
+
     @pytest.mark.parametrize(
         ('arguments', 'error', 'reason'),
         [
@@ -403,7 +624,7 @@ class TestByName:
             ({'model': 'dpa_resnet18', 'pretrained': True}, ValueError, 'No pretrained weights'),
             ({'model': 'dpa_resnet18', 'pretrained': 'none.pth'}, FileNotFoundError, r'none\.pth'),
             ({'model': 'local-dir:/none'}, FileNotFoundError, '/none'),
-            ({'precision': 'fp8'}, ValueError, 'auto, fp32, bf16, fp16'),
+            ({'model': 'dpa_resnet18', 'precision': 'fp8'}, ValueError, 'auto, fp32, bf16, fp16'),
             ({'batch_size': 0}, ValueError, 'batch_size'),
             ({'workers': 0}, ValueError, 'workers'),
             ({'model': 'dpa_resnet18', 'image_size': 0}, ValueError, 'image_size'),

@@ -93,6 +93,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--batch-size', type=int, default=32, metavar='N', help='images in a batch (default 32)')
     add_image_size(group)
     group.add_argument('--workers', type=int, metavar='N', help='threads that decode images')
+    group.add_argument('--max-pixels', type=int, metavar='N', help='largest image file to decode (default 179 million)')
+    group.add_argument('--truncated', action='store_true', help='accept JPEG files whose end is missing')
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -163,6 +165,7 @@ def make_extractor(
 ) -> FeatureExtractor:
     """The extractor that the options describe; metadata of a gallery fills in what they leave open."""
     from timm_dpa.embedding.extractor import FeatureExtractor
+    from timm_dpa.embedding.images import Decoding
 
     defaults = defaults or {}
     size = image_size(args.image_size)
@@ -176,6 +179,7 @@ def make_extractor(
         batch_size=args.batch_size,
         image_size=size,
         workers=args.workers,
+        decoding=Decoding(args.max_pixels, args.truncated),
         **options,
     )
 

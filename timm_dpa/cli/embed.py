@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 
 from .common import Command, add_model_options, make_extractor
 
@@ -12,21 +14,38 @@ __all__ = ['COMMAND']
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files, and folders of them')
     parser.add_argument(
-        '--out', required=True, metavar='FILE', help='embeddings file to write (safetensors); resumed if it exists'
+        '--out',
+        required=True,
+        metavar='FILE',
+        help='.safetensors (resumed if it exists), .npy, .csv or .parquet file',
     )
     parser.add_argument('--overwrite', action='store_true', help='replace FILE where it holds other embeddings')
+    parser.add_argument(
+        '--on-error',
+        choices=('report', 'raise'),
+        default='report',
+        help='list images that cannot be read in FILE.failures.csv, or stop at the first (default report)',
+    )
     add_model_options(parser)
 
 
 def _run(args: argparse.Namespace) -> None:
-    from timm_dpa.embedding.files import embed_to_file
+    from timm_dpa.embedding.embed import embed_to_file
+    from timm_dpa.embedding.files import check_format, written_files
 
-    report = embed_to_file(make_extractor(args), args.images, args.out, overwrite=args.overwrite)
+    check_format(Path(args.out))
+    for image in args.images:
+        if not os.path.lexists(image):  # a name that is wrong, unlike a file that is damaged
+            raise FileNotFoundError(f'{image}: no such file or folder')
+    report = embed_to_file(
+        make_extractor(args), args.images, args.out, overwrite=args.overwrite, on_error=args.on_error
+    )
     known = report.total - report.embedded
     print(f'{report.embedded} images embedded' + (f', {known} known from an earlier run' if known else ''))
     if report.failures:
         print(f'{len(report.failures)} could not be read: {report.failures_file}')
-    print(f'{report.total} embeddings in {args.out}')
+    out, *beside = written_files(Path(args.out))
+    print(f'{report.total} embeddings in {out}' + ''.join(f', their names in {path}' for path in beside))
 
 
 COMMAND = Command(

@@ -97,8 +97,8 @@ def _add_cam_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _cam(args: argparse.Namespace) -> None:
-    from timm_dpa.embedding.extractor import create_embedding_model, resolve_device
     from timm_dpa.embedding.images import iter_images
+    from timm_dpa.embedding.models import create_embedding_model, resolve_device
     from timm_dpa.train.figures.heat_maps import heat_map_figure
 
     images = [Path(item.name) for item in iter_images(args.images)]

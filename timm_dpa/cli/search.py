@@ -29,7 +29,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from timm_dpa.embedding.files import check_same_origin, load_vectors
+    from timm_dpa.embedding.files import check_same_origin, load_embeddings
     from timm_dpa.embedding.images import find_images, iter_images
     from timm_dpa.embedding.search import nearest, rank_figure, same_files
 
@@ -43,7 +43,7 @@ def _run(args: argparse.Namespace) -> None:
     gallery = Path(args.gallery)
     if not gallery.exists():
         raise FileNotFoundError(f'{gallery}: no such gallery; give a folder or a file made by timm-dpa embed')
-    stored = None if gallery.is_dir() else load_vectors(gallery)
+    stored = None if gallery.is_dir() else load_embeddings(gallery)
     if stored is None:
         find_images(gallery)
     extractor = make_extractor(args, stored.metadata if stored else None)

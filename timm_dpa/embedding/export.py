@@ -1,7 +1,7 @@
-"""Export to ONNX and torch.export: normalised images in, unit embeddings out, checked against PyTorch before it stays.
+"""Export to ONNX and torch.export: normalized images in, unit embeddings out, checked against PyTorch before it stays.
 
-The exported graph takes `images`, float32 `(N, in_chans, H, W)`, normalised with the mean and std of the file's
-metadata, and gives `embeddings`, float32 `(N, D)` with L2 norm 1. N is free; H and W are fixed unless asked otherwise.
+The exported graph takes `images`, float32 `(N, in_chans, H, W)`, normalized with the mean and std of the file's
+metadata, and gives `embeddings`, float32 `(N, D)` with L2 norm 1. N is free, H and W are fixed, unless asked otherwise.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import copy
 import json
 import math
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,11 @@ import torch.nn.functional as F
 from timm.data import resolve_data_config
 from torch import nn
 
+from ..files import atomic_file
+from .models import fixed_size
+from .onnx_file import MIN_OPSET, ExportError, check_onnx_size, import_onnx, write_onnx
+from .view import evaluation_view, uncompiled
+
 __all__ = ['FORMATS', 'ExportError', 'ExportReport', 'export_model', 'read_metadata']
 
 #: what `export_model` writes
@@ -33,12 +37,7 @@ MIN_DYNAMIC_SIZE = 64  # below, the last map of a network of stride 32 has one p
 BATCH_SIZES = (1, 3)  # one image, and a batch of another size than the traced one
 TRACED_BATCH = 2  # 0 and 1 would be frozen into the graph
 OPSET = 18
-ONNX_LIMIT = 2**31 - 2**24  # a protobuf message holds 2 GiB; some room for the graph
 METADATA_FILE = 'timm_dpa.json'
-
-
-class ExportError(RuntimeError):
-    """The export is impossible, or its file does not compute what the model does. No file was written."""
 
 
 @dataclass(frozen=True)
@@ -83,23 +82,26 @@ def export_model(
     dynamic_size: bool = False,
     opset: int = OPSET,
     tolerance: float = 1e-4,
+    batch: int | None = None,
 ) -> ExportReport:
     """Write `model` without its classifier to one file that is known to compute the same embeddings.
 
-    The file takes `images`, float32 `(N, in_chans, H, W)`, normalised as its metadata say, and gives `embeddings`,
-    float32 `(N, D)`, L2-normalised. It is written next to `out`, loaded again (onnxruntime or `torch.export.load`, on
+    The file takes `images`, float32 `(N, in_chans, H, W)`, normalized as its metadata say, and gives `embeddings`,
+    float32 `(N, D)`, L2-normalized. It is written next to `out`, loaded again (onnxruntime or `torch.export.load`, on
     the CPU) and compared with PyTorch on seeded random images, batches of 1 and 3 at every size of the report; only
     then it takes the name `out`. Otherwise nothing is left behind, and a file that was there stays as it was.
 
     Args:
-        model: a timm model, on any device, of any dtype and in any mode. A float32 copy in evaluation mode is exported;
-            the model itself is not touched. Size and preprocessing are those of its `pretrained_cfg`.
+        model: a timm model, on any device, of any dtype and in any mode, compiled or not. A float32 copy in evaluation
+            mode is exported; the model itself is not touched. Size and preprocessing are those of its `pretrained_cfg`.
         out: file to write; its folder must exist. An existing file is replaced.
         format: `'onnx'` (one file, weights inside) or `'torch-export'` (for `torch.export.load`).
         image_size: height and width in pixels, at least 32, or one number for both. None: that of the model's config.
         dynamic_size: leave H and W free as well. `image_size`, at least 64 here, is then the recommended size.
-        opset: ONNX operator set, at least 18. Not used by torch-export.
+        opset: ONNX operator set, at least 16; 18 is what most runtimes know. The file has the lowest IR version that
+            it allows, 8 up to opset 18. Not used by torch-export.
         tolerance: largest absolute difference allowed between any two components of unit embeddings, >= 0.
+        batch: images in every batch, for runtimes that know no free axes, such as OpenCV 4; None leaves it free.
 
     Returns:
         What was written and checked.
@@ -113,39 +115,50 @@ def export_model(
         raise ValueError(f'unknown format {format!r}; choose one of {", ".join(FORMATS)}')
     if not tolerance >= 0:
         raise ValueError(f'tolerance must be a number of at least 0, not {tolerance}')
-    if format == 'onnx' and opset < OPSET:
-        raise ValueError(f'opset must be at least {OPSET}, not {opset}')
+    if format == 'onnx' and opset < MIN_OPSET:
+        raise ValueError(f'opset must be at least {MIN_OPSET}, not {opset}')
+    if batch is not None and (not isinstance(batch, int) or batch < 1):
+        raise ValueError(f'batch must be a whole number of at least 1, or None for any, not {batch!r}')
     if out.is_dir():
         raise ValueError(f'{out} is a folder; give the name of a file in it')
     if not out.parent.is_dir():
         raise ValueError(f'the folder {out.parent} does not exist; create it first')
+    model = uncompiled(model)
     if not hasattr(model, 'reset_classifier'):
         raise ValueError(f'{type(model).__name__} is not a timm model: it has no reset_classifier')
     data_config = _data_config(model)
-    size = _size(data_config['input_size'][1:] if image_size is None else image_size, dynamic_size)
+    own_size = fixed_size(model) or data_config['input_size'][1:]
+    size = _size(own_size if image_size is None else image_size, dynamic_size)
     if format == 'onnx':
-        _import_onnx()
+        import_onnx()
+    axes = {2: 'height', 3: 'width'} if dynamic_size else {}
+    if batch is None:
+        axes = {0: 'batch', **axes}
 
-    # The folder is the temporary name: an interrupted export leaves nothing, whatever files its writer had begun.
     with (
-        tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder,
+        atomic_file(out) as temporary,
         torch.no_grad(),
         torch.autocast('cpu', enabled=False),
     ):
-        temporary = Path(folder) / ('model.onnx' if format == 'onnx' else 'model.pt2')
         network = _embedding_network(model)
         if format == 'onnx':
-            _check_onnx_limit(network)
-        cases, sizes = _reference(network, data_config['input_size'][0], size, dynamic_size)
-        metadata = _metadata(model, data_config, size, dynamic_size, embedding_size=cases[0][1].shape[1])
+            check_onnx_size(network)
+        batches = BATCH_SIZES if batch is None else (batch,)
+        cases, sizes = _reference(network, data_config['input_size'][0], size, dynamic_size, batches)
+        metadata = _metadata(model, data_config, size, list(axes.values()), embedding_size=cases[0][1].shape[1])
         traced_size = next((s for s in sizes if s[0] != s[1]), size) if dynamic_size else size
+        traced_shape = (batch or TRACED_BATCH, data_config['input_size'][0], *traced_size)
         try:
-            program = _trace(network, data_config['input_size'][0], traced_size, dynamic_size)
-            write = _write_onnx if format == 'onnx' else _write_torch_export
-            write(program, temporary, metadata, opset)
+            program = _trace(network, traced_shape, axes)
+            if format == 'onnx':
+                write_onnx(program, temporary, metadata, axes, opset)
+            else:
+                with temporary.open('wb') as file:  # whose name may end in anything
+                    torch.export.save(program, file, extra_files={METADATA_FILE: json.dumps(metadata, indent=2)})
         except Exception as error:
-            hint = '; try a fixed size' if dynamic_size else ''
-            raise ExportError(f'{format} cannot express {metadata["model"]}: {_first_line(error)}{hint}') from error
+            hint = '; try a fixed size' if dynamic_size else f'; try opset {OPSET}' if opset < OPSET else ''
+            what = f'{format} of opset {opset}' if format == 'onnx' else format
+            raise ExportError(f'{what} cannot express {metadata["model"]}: {_first_line(error)}{hint}') from error
         difference = _max_difference(_load(temporary, format), cases)
         if not difference <= tolerance:
             raise ExportError(
@@ -153,8 +166,7 @@ def export_model(
                 f'{tolerance:g} is allowed; {out} was not written'
             )
         file_size = temporary.stat().st_size
-        os.replace(temporary, out)
-    return ExportReport(out, format, difference, tolerance, BATCH_SIZES, sizes, file_size, metadata)
+    return ExportReport(out, format, difference, tolerance, batches, sizes, file_size, metadata)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -163,9 +175,9 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     Returns:
         - `model`: name of the architecture.
         - `input_size`: `[in_chans, height, width]`; with free axes `height` and `width` it is the recommended size.
-        - `dynamic_axes`: names of the free axes of `images`, `['batch']` or `['batch', 'height', 'width']`.
+        - `dynamic_axes`: names of the free axes of `images`, of `'batch'`, `'height'` and `'width'`.
         - `interpolation`, `crop_mode`, `crop_pct`: how timm resizes to that size.
-        - `pixel_range`: what pixels are before they are normalised, `'0..1 RGB'`.
+        - `pixel_range`: what pixels are before they are normalized, `'0..1 RGB'`.
         - `mean`, `std`: one number per channel, the input is `(pixel - mean) / std`.
         - `embedding_size`: D.
         - `normalisation`: `'l2'`, the embeddings have L2 norm 1.
@@ -182,7 +194,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
             names = [name for name in archive.namelist() if name.rpartition('/')[2] == METADATA_FILE]
             metadata = json.loads(archive.read(names[0])) if names else {}
     else:
-        onnx = _import_onnx(runtime=False)
+        onnx = import_onnx(runtime=False)
         try:
             properties = onnx.load(path, load_external_data=False).metadata_props
         except OSError:
@@ -193,19 +205,6 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     if 'timm_dpa_version' not in metadata:
         raise ValueError(f'{path} has no metadata of timm-dpa; export it with `timm-dpa export`')
     return metadata
-
-
-def _import_onnx(runtime: bool = True):
-    """`onnx`, with all that the ONNX format needs known to be there."""
-    try:
-        import onnx
-
-        if runtime:
-            import onnxruntime  # noqa: F401
-            import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ExportError(f"ONNX needs more packages: pip install 'timm-dpa[export]' ({error})") from error
-    return onnx
 
 
 def _data_config(model: nn.Module) -> dict[str, Any]:
@@ -222,18 +221,19 @@ def _data_config(model: nn.Module) -> dict[str, Any]:
 
 
 def _size(image_size: int | tuple[int, int], dynamic: bool) -> tuple[int, int]:
-    size = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size, image_size)
+    size: Any = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size, image_size)
     smallest = MIN_DYNAMIC_SIZE if dynamic else MIN_SIZE
     if len(size) != 2 or any(not isinstance(n, int) or n < smallest for n in size):
         raise ValueError(
             f'image_size must be one whole number of pixels or (height, width), each at least {smallest}'
             f'{" where the size is dynamic" if dynamic else ""}, not {image_size!r}'
         )
-    return size
+    height, width = size
+    return height, width
 
 
 def _embedding_network(model: nn.Module) -> nn.Module:
-    network = copy.deepcopy(model)
+    network: Any = copy.deepcopy(evaluation_view(model))  # without what torch.compile made of its parts
     network.reset_classifier(0)
     network = network.to(device='cpu', dtype=torch.float32, memory_format=torch.contiguous_format)
     for name, parameter in network.named_parameters():
@@ -242,18 +242,8 @@ def _embedding_network(model: nn.Module) -> nn.Module:
     return _UnitEmbedding(network).eval().requires_grad_(False)
 
 
-def _check_onnx_limit(network: nn.Module) -> None:
-    tensors = [*network.parameters(), *network.buffers()]
-    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    if total > ONNX_LIMIT:
-        raise ExportError(
-            f'the weights take {total / 2**30:.2f} GiB, and one ONNX file holds 2 GiB at most; '
-            "use format='torch-export'"
-        )
-
-
 def _reference(
-    network: nn.Module, channels: int, size: tuple[int, int], dynamic: bool
+    network: nn.Module, channels: int, size: tuple[int, int], dynamic: bool, batches: tuple[int, ...]
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], tuple[tuple[int, int], ...]]:
     """Random images with their embeddings in PyTorch, and the sizes of these images."""
     height, width = size
@@ -263,9 +253,10 @@ def _reference(
         candidates += [(height // 2, width), (height, width + width // 2), (height + 5, width + 27)]
         candidates = [s for s in candidates if min(s) >= MIN_DYNAMIC_SIZE]
     generator = torch.Generator().manual_seed(0)
-    cases, sizes = [], []
+    cases: list[tuple[np.ndarray, np.ndarray]] = []
+    sizes: list[tuple[int, int]] = []
     for candidate in candidates:
-        images = [torch.randn(batch, channels, *candidate, generator=generator) for batch in BATCH_SIZES]
+        images = [torch.randn(batch, channels, *candidate, generator=generator) for batch in batches]
         try:
             embeddings = [network(batch) for batch in images]
         except Exception as error:
@@ -291,7 +282,7 @@ def _reference(
 
 
 def _metadata(
-    model: nn.Module, data_config: dict[str, Any], size: tuple[int, int], dynamic: bool, embedding_size: int
+    model: nn.Module, data_config: dict[str, Any], size: tuple[int, int], axes: list[str], embedding_size: int
 ) -> dict[str, Any]:
     from .. import __version__
 
@@ -300,7 +291,7 @@ def _metadata(
     return {
         'model': pretrained_cfg.get('architecture') or type(model).__name__,
         'input_size': [channels, *size],
-        'dynamic_axes': ['batch', 'height', 'width'] if dynamic else ['batch'],
+        'dynamic_axes': axes,
         'interpolation': data_config['interpolation'],
         'crop_mode': data_config['crop_mode'],
         'crop_pct': data_config['crop_pct'],
@@ -314,37 +305,13 @@ def _metadata(
     }
 
 
-def _trace(network: nn.Module, channels: int, size: tuple[int, int], dynamic: bool) -> torch.export.ExportedProgram:
+def _trace(network: nn.Module, shape: tuple[int, ...], axes: dict[int, str]) -> torch.export.ExportedProgram:
     # DYNAMIC fails where the graph would hold for one value only, and leaves the range to the model's own conditions
-    axes = dict.fromkeys((0, 2, 3) if dynamic else (0,), torch.export.Dim.DYNAMIC)
-    images = torch.zeros(TRACED_BATCH, channels, *size)
-    program = torch.export.export(network, (images,), dynamic_shapes={'images': axes})
+    free = dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
+    program = torch.export.export(network, (torch.zeros(shape),), dynamic_shapes={'images': free})
     for node in program.graph.nodes:
         node.meta.pop('stack_trace', None)  # paths of this machine
     return program
-
-
-def _write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, Any], opset: int) -> None:
-    onnx = _import_onnx()
-    names = dict(zip((0, 2, 3), metadata['dynamic_axes'], strict=False))
-    proto = torch.onnx.export(
-        program,
-        dynamo=True,
-        dynamic_shapes={'images': names},
-        input_names=['images'],
-        output_names=['embeddings'],
-        opset_version=opset,
-        verbose=False,
-    ).model_proto
-    onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in metadata.items()})
-    onnx.save(proto, path)
-    onnx.checker.check_model(path, full_check=True)
-
-
-def _write_torch_export(
-    program: torch.export.ExportedProgram, path: Path, metadata: dict[str, Any], opset: int
-) -> None:
-    torch.export.save(program, path, extra_files={METADATA_FILE: json.dumps(metadata, indent=2)})
 
 
 def _load(path: Path, format: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -354,7 +321,8 @@ def _load(path: Path, format: str) -> Callable[[np.ndarray], np.ndarray]:
 
         session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
         return lambda images: session.run(['embeddings'], {'images': images})[0]
-    program = torch.export.load(path).module()
+    with path.open('rb') as file:
+        program = torch.export.load(file).module()
     return lambda images: program(torch.from_numpy(images)).numpy()
 
 

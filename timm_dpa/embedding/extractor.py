@@ -15,26 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 from huggingface_hub.utils import tqdm
 from timm.data import create_transform, resolve_data_config
-from timm.models import is_model_pretrained
 from torch import nn
 
-from ..weights.fetch import WeightsError
-from ..weights.hub_errors import explain
-from ..weights.init import load_weights
-from ..weights.manifest import is_released
 from .images import Decoding, ImageError, ImageItem, check_on_error, iter_images, load_rgb
+from .models import autocast_dtype, create_embedding_model, fixed_size, model_source, resolve_device
 from .view import evaluation_view, uncompiled
 
 __all__ = ['Embeddings', 'FeatureExtractor', 'autocast_dtype', 'create_embedding_model', 'resolve_device']
 
 _logger = logging.getLogger(__name__)
-
-_PRECISIONS = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 @dataclass
@@ -143,9 +136,9 @@ class FeatureExtractor:
         self.decoding = decoding or Decoding()
         self.workers = workers or max(2, torch.get_num_threads())
         self.data_config = resolve_data_config(model=self.model)
-        own_size = _fixed_size(self.model)
+        own_size = fixed_size(self.model)
         if size or own_size:
-            self.data_config['input_size'] = (3, *(size or own_size))
+            self.data_config['input_size'] = (3, *(size or own_size or ()))
         # to uint8: a quarter of the memory between the threads, and normalized where the model computes
         self.transform = create_transform(**{**self.data_config, 'use_prefetcher': True})
         self.mean, self.std = (
@@ -356,127 +349,8 @@ class FeatureExtractor:
         return F.normalize(x.float(), dim=1)
 
 
-def model_source(model: str | Path) -> str:
-    """What timm calls a model: the folder of a training run, or of its model, becomes `local-dir:<folder>`.
-
-    Raises:
-        FileNotFoundError: a folder without a model, which has the name of no model either.
-    """
-    name = os.fspath(model)
-    if name.startswith('local-dir:'):
-        return f'local-dir:{os.path.abspath(name.removeprefix("local-dir:"))}'
-    for folder in (Path(name, 'model'), Path(name)):
-        if (folder / 'config.json').is_file():
-            return f'local-dir:{folder.absolute()}'
-    if isinstance(model, Path) or (os.path.isdir(name) and not timm.is_model(name)):
-        raise FileNotFoundError(f'{name}: no model in this folder (looked for config.json and model/config.json)')
-    return name
-
-
 def _height_and_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if min(height, width) < 1:
         raise ValueError(f'image_size must be at least 1, not {image_size}')
     return height, width
-
-
-def _fixed_size(model: Any) -> tuple[int, int] | None:
-    """Height and width of the only images that a transformer takes, whose configuration may name another size."""
-    patches = getattr(getattr(model, 'backbone', model), 'patch_embed', None)
-    size = getattr(patches, 'img_size', None)
-    return tuple(size) if size and getattr(patches, 'strict_img_size', False) else None
-
-
-def create_embedding_model(
-    name: str, pretrained: bool | str | Path | None = None, image_size: tuple[int, int] | None = None
-) -> nn.Module:
-    """A timm model without classifier by name.
-
-    Args:
-        name: as in `FeatureExtractor`.
-        pretrained: as in `FeatureExtractor`.
-        image_size: height and width in pixels; a model that takes images of one size only is made for this one.
-    """
-    remote = name.startswith(('hf-hub:', 'hf_hub:', 'local-dir:'))
-    if pretrained is None:
-        # released ones that are not here are an error, no reason for random ones
-        pretrained = remote or is_model_pretrained(name) or is_released(name) or None
-    if pretrained is True:
-        model = _create(name, pretrained=True)
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)  # a gallery and a query of two runs must meet the same weights
-            model = _create(name, pretrained=False)
-        if pretrained:
-            load_weights(model, pretrained)
-        elif pretrained is None:
-            _logger.warning('%s has no released weights: random weights, good for trying things out only', name)
-    inner: Any = getattr(model, 'backbone', model)
-    if image_size and hasattr(inner, 'set_input_size') and _fixed_size(model) not in (None, image_size):
-        inner.set_input_size(img_size=image_size)  # resamples the embeddings of positions
-    return model
-
-
-def _create(name: str, pretrained: bool) -> nn.Module:
-    try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0)
-    except WeightsError:
-        raise
-    except json.JSONDecodeError as error:
-        raise ValueError(f'{name}: its config.json cannot be read ({error})') from error
-    except ValueError as error:
-        if name.rpartition(':')[2] in str(error):
-            raise
-        raise ValueError(f'{name}: {error}') from error
-    except (TypeError, AssertionError) as error:
-        raise ValueError(f'{name}: its configuration makes no model ({error})') from error
-    except RuntimeError as error:  # no such name, tag or weights
-        raise ValueError(f'{name}: {str(error).rstrip(".")}; timm-dpa models lists what there is') from error
-    except Exception as error:  # the Hub's errors are of many types
-        if name.startswith('local-dir:'):
-            if isinstance(error, FileNotFoundError):
-                raise
-            raise RuntimeError(f'{name}: its weights cannot be read ({error})') from error
-        raise WeightsError(explain(error, name)) from error
-
-
-def resolve_device(name: str | torch.device) -> torch.device:
-    """The device of that name; `'auto'` is CUDA, MPS or the CPU, in this order.
-
-    Raises:
-        ValueError: it cannot be used here.
-    """
-    if name == 'auto':
-        return _choose_device()
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f'device {name} cannot be used here ({str(error).splitlines()[0]})') from error
-    return device
-
-
-def _choose_device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device('cuda')
-    if torch.backends.mps.is_available():
-        return torch.device('mps')
-    return torch.device('cpu')
-
-
-def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """What to compute in, None for float32; `precision` as in `FeatureExtractor`.
-
-    Raises:
-        ValueError: unknown precision.
-    """
-    if precision != 'auto':
-        if precision not in _PRECISIONS:
-            raise ValueError(f'unknown precision {precision!r}; choose auto, {", ".join(_PRECISIONS)}')
-        return _PRECISIONS[precision]
-    if device.type == 'cuda':
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    # only matrix units pay: with AVX-512 bf16 alone a ResNet-18 reached 0.75 of its rate in fp32
-    if device.type == 'cpu' and getattr(torch.cpu, 'get_capabilities', dict)().get('amx_bf16'):
-        return torch.bfloat16
-    return None

@@ -43,8 +43,8 @@ def nearest(
         excluded: for each query the gallery rows that do not count.
 
     Raises:
-        ValueError: widths that differ, numbers of names and vectors that differ, numbers that are not finite, or `top`
-            below 1.
+        ValueError: widths that differ, numbers of names and embeddings that differ, numbers that are not finite, or
+            `top` below 1.
     """
     if top < 1:
         raise ValueError(f'top must be at least 1, not {top}')
@@ -53,7 +53,7 @@ def nearest(
     if queries.shape[1] != gallery.shape[1]:
         raise ValueError(f'queries have {queries.shape[1]} numbers, the gallery {gallery.shape[1]}: not of one model')
     if len(names) != len(gallery):
-        raise ValueError(f'{len(names)} names for {len(gallery)} gallery vectors')
+        raise ValueError(f'{len(names)} names for {len(gallery)} gallery embeddings')
     if not np.isfinite(queries).all() or not np.isfinite(gallery).all():
         raise ValueError('embeddings have numbers that are not finite')
     rankings = []
@@ -62,9 +62,9 @@ def nearest(
         wanted = min(top + len(left_out), len(gallery))
         # all that reach the similarity of the last place, so that ties do not depend on the partition
         threshold = np.partition(similarity, len(gallery) - wanted)[len(gallery) - wanted] if wanted else 0.0
-        rows = np.flatnonzero(similarity >= threshold)
-        rows = rows[np.argsort(-similarity[rows], kind='stable')]
-        rows = [row for row in rows.tolist() if row not in left_out][:top]
+        reached = np.flatnonzero(similarity >= threshold)
+        reached = reached[np.argsort(-similarity[reached], kind='stable')]
+        rows: list[int] = [row for row in reached.tolist() if row not in left_out][:top]
         rankings.append([Match(k, float(similarity[row]), names[row]) for k, row in enumerate(rows, start=1)])
     return rankings
 
@@ -92,7 +92,7 @@ def rank_figure(
     Args:
         queries: image files.
         rankings: of each query, see `nearest`.
-        folders: where match names that are relative paths are looked for besides the working folder. A grey tile
+        folders: where match names that are relative paths are looked for besides the working folder. A gray tile
             stands for images that have moved.
         tile: side of a picture in pixels. Images keep their proportions.
     """
@@ -107,9 +107,9 @@ def rank_figure(
         top = row * row_height + gap
         cells = [('query', str(query), '#1f4e9c')]
         cells += [(f'{match.rank}   {match.similarity:.4f}', match.name, '#222222') for match in ranking]
-        for column, (title, name, colour) in enumerate(cells):
+        for column, (title, name, color) in enumerate(cells):
             left = gap + column * (tile + gap) + (2 * gap if column else 0)
-            draw.text((left, top), title, fill=colour, font=font)
+            draw.text((left, top), title, fill=color, font=font)
             box = (left, top + label, left + tile - 1, top + label + tile - 1)
             draw.rectangle(box, fill='#eeeeee')
             picture = thumbnail(name, tile, folders)
@@ -118,7 +118,7 @@ def rank_figure(
             else:
                 offset = ((tile - picture.width) // 2, (tile - picture.height) // 2)
                 figure.paste(picture, (left + offset[0], top + label + offset[1]))
-            draw.rectangle(box, outline=colour, width=3 if not column else 1)
+            draw.rectangle(box, outline=color, width=3 if not column else 1)
             text = _fit(Path(name).name, tile, small)
             draw.text((left, top + label + tile + 2), text, fill='#555555', font=small)
     return figure
@@ -133,8 +133,8 @@ def thumbnail(name: str | Path, side: int, folders: Sequence[str | Path] = ()) -
         image = load_rgb(ImageItem(path, str(path)))
     except ImageError:
         return None
-    size = tuple(max(1, round(length * side / max(image.size))) for length in image.size)
-    return image.resize(size, Image.Resampling.BICUBIC)
+    width, height = (max(1, round(length * side / max(image.size))) for length in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def _find(name: str | Path, folders: Sequence[str | Path]) -> Path | None:
@@ -142,7 +142,7 @@ def _find(name: str | Path, folders: Sequence[str | Path]) -> Path | None:
     return next((path for folder in ('.', *folders) if (path := Path(folder, name)).is_file()), None)
 
 
-def _fit(text: str, width: int, font) -> str:
+def _fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """`text` in one printable line, its middle left out where it is wider than `width` pixels."""
     text = ''.join(character if character.isprintable() else '?' for character in text)
     shown = text

@@ -174,8 +174,7 @@ def embed_split(
     processes = processes or Processes()
     paths = list(dict.fromkeys(split.paths))  # VeRi-776 keeps its queries in the gallery, too
     share = paths[processes.rank :: processes.world_size]
-    # taken for images of a folder: one that cannot be read is left out
-    embedded = extractor.run([ImageItem(path, path, from_folder=True) for path in share], progress=progress)
+    embedded = extractor.run([ImageItem(path, path) for path in share], progress=progress)
     skipped = dict(embedded.failures)
     if processes.world_size == 1:
         vectors, names = embedded.vectors, embedded.names

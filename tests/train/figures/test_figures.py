@@ -380,9 +380,9 @@ class TestRankLists:
         Image.new('RGB', (90, 30), (255, 0, 255)).save(query, quality=100)
 
         class Removing(FeatureExtractor):
-            def __call__(self, images, progress=None):
+            def __call__(self, images, **options):
                 Path(other).unlink()
-                return super().__call__(images, progress)
+                return super().__call__(images, **options)
 
         extractor = Removing(extractors[0].model, image_size=32)
         name = os.path.basename(query)
@@ -402,10 +402,10 @@ class TestRankLists:
         for gone in (False, True):
 
             class Removing(FeatureExtractor):
-                def __call__(self, images, progress=None, gone=gone):
+                def __call__(self, images, gone=gone, **options):
                     if gone:
                         Path(data.gallery.paths[-1]).unlink()
-                    return super().__call__(images, progress)
+                    return super().__call__(images, **options)
 
             extractor = Removing(extractors[0].model, image_size=32)
             query = os.path.basename(data.query.paths[0])

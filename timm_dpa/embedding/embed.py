@@ -1,0 +1,263 @@
+"""Embedding image files to a file, resumed after an interruption."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from ..files import atomic_file
+from .extractor import FeatureExtractor
+from .files import (
+    EmbeddingsFile,
+    check_format,
+    check_same_origin,
+    is_resumable,
+    load_embeddings,
+    save_embeddings,
+    written_files,
+)
+from .images import ImageItem, iter_images
+
+__all__ = ['EmbedReport', 'embed_to_file']
+
+_logger = logging.getLogger(__name__)
+
+_ADVICE = '; write to another file, or replace it with --overwrite'
+
+
+@dataclass(frozen=True)
+class EmbedReport:
+    """What `embed_to_file` did.
+
+    Attributes:
+        total: embeddings in the file.
+        embedded: those computed now; the others were there from an earlier run.
+        failures: name -> reason of images that could not be read.
+        failures_file: where these are listed, or None.
+    """
+
+    total: int
+    embedded: int
+    failures: dict[str, str]
+    failures_file: Path | None
+
+
+def embed_to_file(
+    extractor: FeatureExtractor,
+    images: Any,
+    out: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    on_error: str = 'report',
+    save_every: int = 1000,
+    progress: bool | None = None,
+) -> EmbedReport:
+    """Embed image files and folders into a file; its suffix decides the format, see `save_embeddings`.
+
+    After an interruption, whatever it was, the same call resumes: every `save_every` images are put aside in
+    `<out>.partial/`. Embeddings that an embeddings file (safetensors) has already are kept, unless their image has
+    changed. The other formats do not say what they were made of, and are made anew.
+
+    Args:
+        extractor: makes the embeddings.
+        images: a path or folder, or several.
+        out: the file to write.
+        overwrite: replace an `out` that another model made, or that has other images, instead of refusing. Embeddings
+            in it that are right are kept all the same. A safetensors file of another kind is never replaced.
+        on_error: what happens to images that cannot be read: `'report'` lists them in `<out>.failures.csv`, `'raise'`
+            stops at the first one.
+        save_every: images that an interruption may cost.
+        progress: show a bar; None shows one on a terminal only.
+
+    Raises:
+        ValueError: a suffix that is no format; `out` holds other embeddings, or is no embeddings file; or no image can
+            be read. `out` is not changed then.
+        BlockingIOError: another process is writing `out`.
+        OSError: `out` cannot be written.
+        ImportError: Parquet without the package pyarrow.
+        ImageError, FileNotFoundError: as `FeatureExtractor.__call__`.
+    """
+    out = Path(out)
+    if out.is_dir():
+        raise ValueError(f'{out}: is a folder; give the name of a file in it')
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f'{out.parent}: no such folder for {out.name}')
+    check_format(out)
+    items = list({item.name: item for item in iter_images(images, on_error=on_error)}.values())
+    if not items:
+        raise ValueError('no images to embed')
+    if any(not isinstance(item.source, (str, os.PathLike)) for item in items):
+        raise TypeError('only image files and folders can be embedded to a file; use FeatureExtractor for others')
+    with locked(out):
+        return _Embedding(extractor, items, out, overwrite, on_error).run(save_every, progress)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes, and other threads, from writing `path`; a process that dies lets go of it.
+
+    Raises:
+        BlockingIOError: `path` is locked; the message says by whom.
+    """
+    lock, owner = (path.with_name(f'.{path.name}.{kind}') for kind in ('lock', 'owner'))
+    lock_file = FileLock(lock)
+    try:
+        lock_file.acquire(timeout=0)
+    except Timeout as error:
+        holder = owner.read_text() if owner.exists() else 'another process'
+        raise BlockingIOError(f'{path}: {holder} is writing it; wait for it, or name another file') from error
+    try:
+        owner.write_text(f'process {os.getpid()} on {socket.gethostname()}')
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.unlink(missing_ok=True)
+        lock_file.release()
+
+
+class _Embedding:
+    """One run of `embed_to_file`, which no other process disturbs."""
+
+    def __init__(
+        self, extractor: FeatureExtractor, items: list[ImageItem], out: Path, overwrite: bool, on_error: str
+    ) -> None:
+        self.extractor, self.items, self.out, self.on_error = extractor, items, out, on_error
+        self.names = [item.name for item in items]
+        self.rows = {name: row for row, name in enumerate(self.names)}
+        self.stamps = np.array([_stamp(item.source) for item in items], np.int64)
+        metadata = extractor.describe()
+        self.made_by = {**extractor.origin, **metadata}
+        self.vectors = np.empty((len(items), extractor.embedding_size), np.float32)
+        self.done = np.zeros(len(items), bool)
+        self.unsaved: list[int] = []
+        self.partial = Path(f'{out}.partial')
+        parts = sorted(self.partial.glob('[0-9]*.safetensors'))
+        self.next_part = 1 + max((int(path.stem) for path in parts if path.stem.isdigit()), default=-1)
+        for path in [*self._earlier(overwrite), *parts]:
+            for name, vector, stamp in _still_right(
+                path, extractor, metadata, self.rows, overwrite, is_part=path != out
+            ):
+                row = self.rows[name]
+                if tuple(stamp) == tuple(self.stamps[row]):
+                    self.vectors[row], self.done[row] = vector, True
+
+    def _earlier(self, overwrite: bool) -> list[Path]:
+        """`out`, where it is there and can be resumed."""
+        if is_resumable(self.out):
+            return [self.out] if self.out.exists() else []
+        for path in written_files(self.out):
+            if path.exists() and not overwrite:
+                raise ValueError(f'{path}: exists, and only .safetensors files can be added to{_ADVICE}')
+        return []
+
+    def run(self, save_every: int, progress: bool | None) -> EmbedReport:
+        pending = [item for item, known in zip(self.items, self.done, strict=True) if not known]
+        self.partial.mkdir(exist_ok=True)  # a place that cannot be written to shows before the work
+        failures: dict[str, str] = {}
+        stream = self.extractor.stream(iter(pending), on_error=self.on_error, progress=progress, total=len(pending))
+        try:
+            for batch in stream:
+                failures.update(batch.failures)
+                for name, vector in zip(batch.names, batch.vectors, strict=True):
+                    row = self.rows[name]
+                    self.vectors[row], self.done[row] = vector, True
+                    self.unsaved.append(row)
+                if len(self.unsaved) >= save_every:
+                    self._put_aside()
+            if not self.done.any():
+                first = next(iter(failures.values()))
+                raise ValueError(f'none of the {len(self.items)} images can be read; the first: {first}')
+            self._save()
+        except BaseException:  # Ctrl-C as well
+            if self.unsaved:
+                self._put_aside()
+            if not any(self.partial.iterdir()):
+                self.partial.rmdir()
+            raise
+        shutil.rmtree(self.partial)
+        listed = _write_failures(self.out, failures)
+        return EmbedReport(int(self.done.sum()), len(pending) - len(failures), failures, listed)
+
+    def _put_aside(self) -> None:
+        some = self.unsaved
+        content = EmbeddingsFile(self.vectors[some], [self.names[row] for row in some], self.stamps[some], self.made_by)
+        save_embeddings(self.partial / f'{self.next_part:06d}.safetensors', content)
+        self.next_part += 1
+        self.unsaved.clear()
+
+    def _save(self) -> None:
+        for path in written_files(self.out):
+            for stale in path.parent.glob(f'.{glob.escape(path.name)}.tmp*'):  # of a process that was killed
+                stale.unlink(missing_ok=True)
+        content = EmbeddingsFile(self.vectors, self.names, self.stamps, self.made_by)
+        if not self.done.all():
+            kept = [name for name, known in zip(self.names, self.done, strict=True) if known]
+            content = EmbeddingsFile(self.vectors[self.done], kept, self.stamps[self.done], self.made_by)
+        save_embeddings(self.out, content)
+
+
+def _stamp(path: Any) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:  # a broken link, reported when it is decoded
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _still_right(
+    path: Path,
+    extractor: FeatureExtractor,
+    metadata: dict[str, str],
+    wanted: Container[str],
+    overwrite: bool,
+    is_part: bool,
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, embedding and stamp of what an earlier run left in `path`, of the images that are `wanted`."""
+    try:
+        content = load_embeddings(path)
+    except ValueError as error:
+        if not is_part:
+            raise ValueError(f'{error}; or delete it, or write to another file') from error
+        _logger.warning('left out: %s', error)  # a part is a copy of work that can be done again
+        return
+    try:
+        check_same_origin(content, metadata, path, extractor.embedding_size)
+    except ValueError as error:
+        if overwrite:
+            return
+        raise ValueError(f'{error}{_ADVICE}') from error
+    others = [name for name in content.names if name not in wanted]
+    if others and not overwrite:
+        raise ValueError(
+            f'{path}: has embeddings of {len(others)} images not in this run, such as {others[0]}{_ADVICE}'
+        )
+    for name, vector, stamp in zip(content.names, content.vectors, content.stamps, strict=True):
+        if name in wanted:
+            yield name, vector, stamp
+
+
+def _write_failures(out: Path, failures: dict[str, str]) -> Path | None:
+    path = Path(f'{out}.failures.csv')
+    if not failures:
+        path.unlink(missing_ok=True)  # of an earlier run: they can be read now
+        return None
+    with (
+        atomic_file(path) as temporary,
+        temporary.open('w', newline='', encoding='utf-8', errors='surrogateescape') as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(['path', 'reason'])
+        writer.writerows(failures.items())
+    return path
