@@ -20,6 +20,7 @@ from timm_dpa.train.data.query_gallery import check_evaluable
 from timm_dpa.train.evaluation.evaluate import evaluate_model, write_evaluation
 from timm_dpa.train.recipes.recipe import Recipe
 from timm_dpa.train.run.distributed import joined_processes
+from timm_dpa.train.run.folder import RunFolder
 from timm_dpa.train.run.trainer import train
 from timm_dpa.weights.fetch import file_sha256
 
@@ -135,10 +136,10 @@ def _load_tests(roots: Sequence[str | os.PathLike[str]]) -> list[ReIDData]:
 def _evaluate(run: Path, test: ReIDData, folder: Path) -> Path:
     """Evaluate a finished run as `timm-dpa eval` does, unless that was done; returns the folder of the results."""
     folder = folder / test.root.name
-    numbers, about = folder / 'evaluation.json', describe_data(test)
+    numbers, about = RunFolder(folder).evaluation, describe_data(test)
     if not _newer(numbers, run) or json.loads(numbers.read_text(encoding='utf-8'))['data'] != about:
         folder.mkdir(parents=True, exist_ok=True)
-        extractor = FeatureExtractor(f'local-dir:{run / "model"}')
+        extractor = FeatureExtractor(f'local-dir:{RunFolder(run).model}')
         result = evaluate_model(extractor, test)
         write_evaluation(result, run.name, folder, data=about, root=str(test.root), model=extractor.describe())
     return folder
@@ -146,7 +147,7 @@ def _evaluate(run: Path, test: ReIDData, folder: Path) -> Path:
 
 def _newer(path: Path, run: Path) -> bool:
     """Whether a file is there and was written after the model of a run."""
-    return path.is_file() and path.stat().st_mtime >= (run / 'model' / 'model.safetensors').stat().st_mtime
+    return path.is_file() and path.stat().st_mtime >= RunFolder(run).weights.stat().st_mtime
 
 
 def _release(
@@ -159,9 +160,9 @@ def _release(
     folder = models / f'{architecture}.{tag}'
     if is_finished(folder):
         weights = folder / 'model.safetensors'
-        measured = [path for path in (run, *results) if (path / 'evaluation.json').is_file()]
-        newest = max(((path / 'evaluation.json').stat().st_mtime for path in measured), default=0)
-        same = _newer(weights, run) and weights.stat().st_mtime >= newest
+        numbers = [RunFolder(path).evaluation for path in (run, *results)]
+        measured = [path.stat().st_mtime for path in numbers if path.is_file()]
+        same = _newer(weights, run) and weights.stat().st_mtime >= max(measured, default=0)
         for known in load_releases(manifest):
             same_tests = same and len(known.metrics) == len(measured)
             if same_tests and known.name == folder.name and known.sha256 == file_sha256(weights):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timm_dpa.train.recipes.recipe import ModelRecipe, Recipe, load_recipe
+from timm_dpa.train.recipes.recipe import ModelRecipe, Recipe
+from timm_dpa.train.run.folder import RunFolder
 from timm_dpa.train.run.networks import brings_weights, pretrained_origin, released_start
 
 from .card import data_folder
@@ -47,15 +47,8 @@ class Stage:
 
 def find_run(path: Path) -> Path | None:
     """The folder of the run that a file of weights or a model's folder belongs to, or that is one; None for others."""
-    path = Path(os.path.abspath(path))
-    folder = path.parent if path.is_file() else path
-    if folder.name in ('model', 'checkpoints') and not _is_run(folder):
-        folder = folder.parent
-    return folder if _is_run(folder) else None
-
-
-def _is_run(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in ('recipe.yaml', 'data.json'))
+    found = RunFolder.find(path)
+    return found.path if found else None
 
 
 def training_stages(run: Path) -> list[Stage]:
@@ -67,14 +60,9 @@ def training_stages(run: Path) -> list[Stage]:
     stages, met = [], set()
     while run is not None and run.resolve() not in met:
         met.add(run.resolve())
-        path = run / 'data.json'
-        try:
-            data = json.loads(path.read_text(encoding='utf-8'))
-        except ValueError as error:
-            raise ValueError(f'{path}: cannot be read ({error})') from error
-        if not isinstance(data, dict) or not {'name', 'train'} <= data.keys():
-            raise ValueError(f'{path}: does not say what was trained on; timm-dpa train writes it')
-        stages.insert(0, Stage(load_recipe(run / 'recipe.yaml'), data))
+        folder = RunFolder(run)
+        data = folder.read_data()
+        stages.insert(0, Stage(folder.read_recipe(), data))
         start = _start(stages[0].recipe)
         run = find_run(Path(start)) if start else None
     return stages

@@ -31,8 +31,9 @@ class IdentitySampler(Sampler[list[int]]):
       images and goes on with the others in the next epochs, while the other identities fill the batches by coming more
       often. A warning says so. Nothing is left out for good.
 
-    A batch depends on the seed, the epoch and the images only: several processes share each of these batches, process
-    r the r-th part of it. That is whole identities where the number of processes divides P.
+    Each iteration gives another epoch; `set_epoch` is needed only to resume. A batch depends on the seed, the epoch and
+    the images only: several processes share each of these batches, process r the r-th part of it. That is whole
+    identities where the number of processes divides P.
 
     Args:
         pids: identity of each image, N integers or strings.
@@ -41,6 +42,9 @@ class IdentitySampler(Sampler[list[int]]):
         images: K.
         seed: at least 0.
         rank, world_size: which process this is, of how many.
+
+    Attributes:
+        epoch: of the next iteration.
 
     Raises:
         ValueError: fewer identities than P, a batch that the processes cannot share equally, or arguments that do not
@@ -130,10 +134,10 @@ class IdentitySampler(Sampler[list[int]]):
         return cls(pids, identities=batch_size // images_per_identity, images=images_per_identity, **kwargs)
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
-        """Choose the epoch that iterations give from now on, and leave out its first `start_batch` batches.
+        """Choose the epoch of the next iteration, and leave out its first `start_batch` batches.
 
         To resume in the middle of an epoch, pass the number of batches that are done. The length stays that of a whole
-        epoch. Without a call every iteration gives epoch 0.
+        epoch. Each iteration that has begun is followed by one of the next epoch, from 0 on.
         """
         if epoch < 0:
             raise ValueError(f'epoch must be at least 0, not {epoch}')
@@ -146,11 +150,13 @@ class IdentitySampler(Sampler[list[int]]):
         return self._length
 
     def __iter__(self) -> Iterator[list[int]]:
-        if self._plan is None or self._plan[0] != self.epoch:
-            self._plan = self.epoch, self._batches(self.epoch)
+        epoch, start = self.epoch, self.start_batch
+        self.epoch, self.start_batch = epoch + 1, 0
+        if self._plan is None or self._plan[0] != epoch:
+            self._plan = epoch, self._batches(epoch)
         share = self.identities * self.images // self.world_size
         mine = slice(self.rank * share, (self.rank + 1) * share)
-        for batch in self._plan[1][self.start_batch :]:
+        for batch in self._plan[1][start:]:
             yield batch[mine].tolist()
 
     def _batches(self, epoch: int) -> np.ndarray:

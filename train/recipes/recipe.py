@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from ..data.datasets import PROTOCOLS
 from ..data.layouts import LAYOUTS, VRU_TESTS
+from ..data.protocols import PROTOCOLS
 from .messages import explain
 
 __all__ = [
