@@ -119,10 +119,9 @@ class Trainer:
         self.recipe, self.sources, self.folder, self.processes = recipe, sources, folder, processes
         self.progress = progress
         data, values = sources.sources[0], recipe.data
-        self.warnings: list[str] = []
+        self._evaluated = None
         if len(data.test):
-            parts = check_evaluable(data, values.protocol, values.draws, values.exclude_same_camera)
-            self.warnings = warn_about(data, parts)
+            self._evaluated = check_evaluable(data, values.protocol, values.draws, values.exclude_same_camera)
         check_fine_tuning(recipe)
         self.counts = sources.count()
         state = folder.open(recipe, sources.describe(), self.counts, processes)
@@ -251,8 +250,10 @@ class Trainer:
                 f'{data["images"]} training images of {data["identities"]} identities, {data["test_images"]} test '
                 f'images ({data["layout"]}); {len(self.batches)} batches of {self.recipe.batch.size} an epoch'
             )
-            for line in [*self.sources.introduce(), *self.warnings]:
+            for line in self.sources.introduce():
                 self.log.say(line)
+        if self._evaluated is not None:
+            warn_about(self.sources.sources[0], self._evaluated)
         height, width = self.batches.image_size
         self.log.say(
             f'{self.processes.world_size} process{"es" * (self.processes.world_size > 1)} on {self.processes.device}, '
