@@ -137,9 +137,9 @@ def _lock(path: Path) -> int:
             raise BlockingIOError(f'{path.parent}: is in use by {holder}; wait for its end, or stop it') from None
         except OSError:  # a network file system without locks
             pass
-        # the one who held it may have removed the file since it was opened
-        if path.exists() and os.path.samestat(os.fstat(handle), os.stat(path)):
-            break
+        with suppress(FileNotFoundError):  # whoever held it may have removed the file since it was opened
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                break
         os.close(handle)
     os.ftruncate(handle, 0)
     since = time.strftime('%Y-%m-%d %H:%M:%S %z')

@@ -28,8 +28,8 @@ class IdentitySampler(Sampler[list[int]]):
     - the images of a group are from different cameras as far as that allows;
     - identities that come once more fill the last batches, evenly spread;
     - an identity of more groups than there are batches, in very unbalanced sets, is in every batch with some of its
-      images and goes on with the others in the next epochs, while the other identities fill the batches by coming more
-      often. A warning says so. Nothing is left out for good.
+      images and continues with the others in the next epochs, while the other identities fill the batches by coming
+      more often. A warning says so. Nothing is left out for good.
 
     Each iteration gives another epoch; `set_epoch` is needed only to resume. A batch depends on the seed, the epoch and
     the images only: several processes share each of these batches, process r the r-th part of it. That is whole
@@ -165,7 +165,7 @@ class IdentitySampler(Sampler[list[int]]):
         counts = self._counts.copy()
         counts[rng.choice(np.flatnonzero(counts < self._length), self._spare, replace=False)] += 1
         # P rows of one group per batch, filled identity after identity. As none has more groups than there are
-        # batches, it is in one row or goes on in the next: only there could it meet itself in a batch.
+        # batches, it is in one row or continues in the next: only there could it meet itself in a batch.
         order = rng.permutation(len(counts))
         owners = np.repeat(order, counts[order]).reshape(self.identities, self._length)
         batches = np.empty_like(owners)
@@ -189,11 +189,11 @@ class IdentitySampler(Sampler[list[int]]):
         """The groups of an identity in one epoch: a part of them where its images take several epochs."""
         cycle, part = divmod(epoch, int(self._passes[identity]))
         rng = random.Random(f'{self.seed}/{cycle}/{identity}')
-        groups = _draw(self._images[identity], self._cameras, self.images, rng)
+        groups = _sample_groups(self._images[identity], self._cameras, self.images, rng)
         return list(itertools.islice(groups, part * count, (part + 1) * count))
 
 
-def _draw(images: list[int], cameras: list[int], size: int, rng: random.Random) -> Iterator[list[int]]:
+def _sample_groups(images: list[int], cameras: list[int], size: int, rng: random.Random) -> Iterator[list[int]]:
     """Endless groups of `size`: all images in random order, then all again, a group of different ones if there are."""
     begun: list[int] = []
     while True:

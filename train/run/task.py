@@ -91,7 +91,7 @@ class ReIDTask(TrainingTask):
             target: `(B,)` int64, labels in 0..num_classes-1.
 
         Returns:
-            `loss` to minimise, its parts `classifier`, `metric` and `pull` where there are, as float32 scalars, and
+            `loss` to minimize, its parts `classifier`, `metric` and `pull` where there are, as float32 scalars, and
             `output`, the logits `(B, num_classes)`, or the embeddings after the neck where there is no classifier.
         """
         before, after, logits = self.network(input, target)
