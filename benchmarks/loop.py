@@ -15,11 +15,12 @@ from pathlib import Path
 import torch
 from timing import paired_ratio, show
 
+from timm_dpa.train.data.mixing import load_sources
 from timm_dpa.train.data.toy import draw_data_set
 from timm_dpa.train.recipes.recipe import Recipe
 from timm_dpa.train.run.distributed import Processes
-from timm_dpa.train.run.log import RunLog
-from timm_dpa.train.run.trainer import _Run
+from timm_dpa.train.run.folder import RunFolder
+from timm_dpa.train.run.trainer import Trainer
 
 
 def main() -> None:
@@ -37,36 +38,36 @@ def main() -> None:
                 f'model.name={args.model}',
                 f'data.image_size={args.pixels}',
                 f'batch.size={args.batch}',
+                f'batch.per_epoch={args.batches}',
                 'data.workers=0',
                 'run.checkpoint_every=0',
                 'run.tensorboard=false',
+                'run.evaluate_every=0',
                 'schedule.epochs=1000',
             ]
         )
-        run = _Run(recipe, data, Path(folder) / 'run', Processes(), progress=False)
-        pixels, labels, _ = next(iter(run.loader))
+        trainer = Trainer(recipe, load_sources(data, recipe.data), RunFolder(Path(folder) / 'run'), Processes(), False)
+        learner = trainer.learner
+        pixels, labels, _ = next(trainer.batches.epoch(0))
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        run.loader = [(pixels, labels, [])] * args.batches
-        run.sampler._length = args.batches
-        run.frozen = False
-        run._save = lambda: None
 
         def ours() -> None:
-            run._train_epoch()
-            run.batch, run.sums = 0, {}
+            trainer.batch = 0
+            trainer.train_epoch([(pixels, labels, [])] * args.batches)
 
         def bare() -> None:
             for _ in range(args.batches):
-                with torch.autocast('cpu', run.autocast, enabled=run.autocast is not None):
-                    loss = run.task(pixels, labels)['loss']
+                with torch.autocast('cpu', learner.autocast, enabled=learner.autocast is not None):
+                    loss = learner.task(pixels, labels)['loss']
                 loss.backward()
-                run.optimizer.step()
-                run.optimizer.zero_grad(set_to_none=True)
+                learner.optimizer.step()
+                learner.optimizer.zero_grad(set_to_none=True)
 
-        with RunLog(run.out, 0, True, False) as run.log, run._bar(1000) as run.bar:
+        with trainer.session():
             # images/s, so the other way round than times
             median, low, high = paired_ratio(bare, ours, args.pairs)
-        what = f'{args.model}, {args.batch} x {args.pixels} px, {run.autocast or torch.float32}: loop / bare, images/s'
+        precision = learner.autocast or torch.float32
+        what = f'{args.model}, {args.batch} x {args.pixels} px, {precision}: loop / bare, images/s'
         show(what, (median, low, high), 'at least 0.95')
 
 

@@ -6,7 +6,6 @@ This is what a card, the manifest and `timm-dpa models` say of the training.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timm_dpa.train.recipes.recipe import ModelRecipe, Recipe, load_recipe
+from timm_dpa.train.recipes.recipe import ModelRecipe, Recipe
+from timm_dpa.train.run.folder import RunFolder
 from timm_dpa.train.run.networks import brings_weights, pretrained_origin, released_start
 from timm_dpa.weights.manifest import read_manifest
 
@@ -54,15 +54,8 @@ class TrainingRun:
 
 def find_run(path: Path) -> Path | None:
     """The folder of the run that a file of weights or a model's folder belongs to, or that is one; None for others."""
-    path = Path(os.path.abspath(path))
-    folder = path.parent if path.is_file() else path
-    if folder.name in ('model', 'checkpoints') and not _is_run(folder):
-        folder = folder.parent
-    return folder if _is_run(folder) else None
-
-
-def _is_run(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in ('recipe.yaml', 'data.json'))
+    found = RunFolder.find(path)
+    return found.path if found else None
 
 
 def training_runs(folder: Path | None) -> list[TrainingRun]:
@@ -75,14 +68,9 @@ def training_runs(folder: Path | None) -> list[TrainingRun]:
     met: set[Path] = set()
     while folder is not None and folder.resolve() not in met:
         met.add(folder.resolve())
-        path = folder / 'data.json'
-        try:
-            data = json.loads(path.read_text(encoding='utf-8'))
-        except ValueError as error:
-            raise ValueError(f'{path}: cannot be read ({error})') from error
-        if not isinstance(data, dict) or not {'name', 'train'} <= data.keys():
-            raise ValueError(f'{path}: does not say what was trained on; timm-dpa train writes it')
-        runs.insert(0, TrainingRun(load_recipe(folder / 'recipe.yaml'), data))
+        run = RunFolder(folder)
+        data = run.read_data()
+        runs.insert(0, TrainingRun(run.read_recipe(), data))
         start = _start(runs[0].recipe)
         folder = find_run(Path(start)) if start else None
     return runs

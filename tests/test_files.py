@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from timm_dpa.files import atomic_file, atomic_folder, remove_stale, write_bytes
+from timm_dpa.files import atomic_file, atomic_folder, locked, remove_stale, write_bytes
 
 
 def names(folder):
@@ -107,3 +107,66 @@ def test_killed_while_writing(tmp_path, kind):
     assert len(names(tmp_path)) == (2 if kind == 'file' else 1)
     remove_stale(tmp_path)
     assert names(tmp_path) == (['thing'] if kind == 'file' else [])
+
+
+HOLD = """
+import os, sys, time
+from timm_dpa.files import locked
+with locked(sys.argv[1]):
+    child = os.fork()
+    if child == 0:
+        time.sleep(600)
+    print(os.getpid(), child, flush=True)
+    time.sleep(600)
+"""
+
+
+class TestLock:
+    def test_is_held_by_one_and_removed(self, tmp_path):
+        lock = tmp_path / 'new' / 'run.lock'
+        for _ in range(2):
+            with locked(lock):
+                said = rf'new: is in use by process {os.getpid()} on \S+ since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d'
+                with pytest.raises(BlockingIOError, match=said), locked(lock):
+                    pass
+                assert lock.is_file()
+            assert names(lock.parent) == []
+
+    def test_an_error_releases_it(self, tmp_path):
+        with pytest.raises(KeyError), locked(tmp_path / 'lock'):
+            raise KeyError
+        with locked(tmp_path / 'lock'):
+            pass
+
+    def test_death_releases_it_though_a_forked_process_lives(self, tmp_path):
+        lock = tmp_path / 'lock'
+        holder = subprocess.Popen([sys.executable, '-c', HOLD, str(lock)], stdout=subprocess.PIPE, text=True)
+        pid, child = map(int, holder.stdout.readline().split())
+        try:
+            with pytest.raises(BlockingIOError, match=f'process {pid} on'), locked(lock):
+                pass
+            holder.kill()
+            holder.wait()
+            assert lock.is_file()
+            with locked(lock):
+                assert f'process {os.getpid()} on' in lock.read_text()
+        finally:
+            os.kill(child, signal.SIGKILL)
+        assert names(tmp_path) == []
+
+    def test_only_one_of_many_threads_gets_it(self, tmp_path):
+        inside, most = [], []
+
+        def work(_):
+            for _ in range(200):
+                try:
+                    with locked(tmp_path / 'lock'):
+                        inside.append(1)
+                        most.append(len(inside))
+                        inside.pop()
+                except BlockingIOError:
+                    pass
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(8)))
+        assert set(most) == {1}

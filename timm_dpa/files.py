@@ -5,13 +5,21 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ['atomic_file', 'atomic_folder', 'remove_stale', 'write_bytes']
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ['atomic_file', 'atomic_folder', 'locked', 'remove_stale', 'write_bytes']
 
 _NUMBERS = itertools.count()  # threads of one process may write the same name
+_HELD: set[int] = set()  # descriptors of the lock files of this process
 
 
 @contextmanager
@@ -90,6 +98,64 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Write `content` to `path` as `atomic_file` does; raises the same errors."""
     with atomic_file(path) as temporary:
         temporary.write_bytes(content)
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold the lock file `path` while the block runs, so that one process at a time does what it stands for.
+
+    The operating system releases it when the process ends, however that happens. It holds between the processes of one
+    machine, and of several where their file system has locks; where there are none, as on Windows, it does nothing.
+
+    Args:
+        path: the lock file. It is made, with its parent folders, and removed in the end.
+
+    Raises:
+        BlockingIOError: another process, or another thread, holds it; the message says which, where, and since when.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = _lock(path) if fcntl else None
+    try:
+        yield
+    finally:
+        if handle in _HELD:  # not in a process that was forked meanwhile
+            path.unlink(missing_ok=True)
+            _HELD.remove(handle)
+            os.close(handle)
+
+
+def _lock(path: Path) -> int:
+    """The descriptor of the lock file, which is locked."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 1000).decode(errors='replace') or 'another process'
+            os.close(handle)
+            raise BlockingIOError(f'{path.parent}: is in use by {holder}; wait for its end, or stop it') from None
+        except OSError:  # a network file system without locks
+            pass
+        with suppress(FileNotFoundError):  # whoever held it may have removed the file since it was opened
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                break
+        os.close(handle)
+    os.ftruncate(handle, 0)
+    since = time.strftime('%Y-%m-%d %H:%M:%S %z')
+    os.write(handle, f'process {os.getpid()} on {socket.gethostname()} since {since}'.encode())
+    _HELD.add(handle)
+    return handle
+
+
+def _close_inherited() -> None:
+    """In a forked process, which must not keep the lock when the one that holds it dies."""
+    while _HELD:
+        os.close(_HELD.pop())
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_close_inherited)
 
 
 def remove_stale(folder: str | os.PathLike[str]) -> None:

@@ -47,8 +47,8 @@ def _unit(x: torch.Tensor) -> torch.Tensor:
 
 
 def _euclidean(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    centre = b.mean(0).detach()  # what all have in common would only cost digits
-    a, b = a - centre, b - centre
+    center = b.mean(0).detach()  # what all have in common would only cost digits
+    a, b = a - center, b - center
     squares = a.square().sum(1)[:, None] + b.square().sum(1) - 2 * (a @ b.T)
     return squares.clamp(min=_TINY).sqrt()  # the slope of the root is finite, and 0 at 0
 

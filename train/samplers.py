@@ -28,11 +28,12 @@ class IdentitySampler(Sampler[list[int]]):
     - the images of a group are from different cameras as far as that allows;
     - identities that come once more fill the last batches, evenly spread;
     - an identity of more groups than there are batches, in very unbalanced sets, is in every batch with some of its
-      images and goes on with the others in the next epochs, while the other identities fill the batches by coming more
-      often. A warning says so. Nothing is left out for good.
+      images and continues with the others in the next epochs, while the other identities fill the batches by coming
+      more often. A warning says so. Nothing is left out for good.
 
-    A batch depends on the seed, the epoch and the images only: several processes share each of these batches, process
-    r the r-th part of it. That is whole identities where the number of processes divides P.
+    Each iteration gives another epoch; `set_epoch` is needed only to resume. A batch depends on the seed, the epoch and
+    the images only: several processes share each of these batches, process r the r-th part of it. That is whole
+    identities where the number of processes divides P.
 
     Args:
         pids: identity of each image, N integers or strings.
@@ -41,6 +42,9 @@ class IdentitySampler(Sampler[list[int]]):
         images: K.
         seed: at least 0.
         rank, world_size: which process this is, of how many.
+
+    Attributes:
+        epoch: of the next iteration.
 
     Raises:
         ValueError: fewer identities than P, a batch that the processes cannot share equally, or arguments that do not
@@ -130,10 +134,10 @@ class IdentitySampler(Sampler[list[int]]):
         return cls(pids, identities=batch_size // images_per_identity, images=images_per_identity, **kwargs)
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
-        """Choose the epoch that iterations give from now on, and leave out its first `start_batch` batches.
+        """Choose the epoch of the next iteration, and leave out its first `start_batch` batches.
 
         To resume in the middle of an epoch, pass the number of batches that are done. The length stays that of a whole
-        epoch. Without a call every iteration gives epoch 0.
+        epoch. Each iteration that has begun is followed by one of the next epoch, from 0 on.
         """
         if epoch < 0:
             raise ValueError(f'epoch must be at least 0, not {epoch}')
@@ -146,11 +150,13 @@ class IdentitySampler(Sampler[list[int]]):
         return self._length
 
     def __iter__(self) -> Iterator[list[int]]:
-        if self._plan is None or self._plan[0] != self.epoch:
-            self._plan = self.epoch, self._batches(self.epoch)
+        epoch, start = self.epoch, self.start_batch
+        self.epoch, self.start_batch = epoch + 1, 0
+        if self._plan is None or self._plan[0] != epoch:
+            self._plan = epoch, self._batches(epoch)
         share = self.identities * self.images // self.world_size
         mine = slice(self.rank * share, (self.rank + 1) * share)
-        for batch in self._plan[1][self.start_batch :]:
+        for batch in self._plan[1][start:]:
             yield batch[mine].tolist()
 
     def _batches(self, epoch: int) -> np.ndarray:
@@ -159,7 +165,7 @@ class IdentitySampler(Sampler[list[int]]):
         counts = self._counts.copy()
         counts[rng.choice(np.flatnonzero(counts < self._length), self._spare, replace=False)] += 1
         # P rows of one group per batch, filled identity after identity. As none has more groups than there are
-        # batches, it is in one row or goes on in the next: only there could it meet itself in a batch.
+        # batches, it is in one row or continues in the next: only there could it meet itself in a batch.
         order = rng.permutation(len(counts))
         owners = np.repeat(order, counts[order]).reshape(self.identities, self._length)
         batches = np.empty_like(owners)
@@ -183,11 +189,11 @@ class IdentitySampler(Sampler[list[int]]):
         """The groups of an identity in one epoch: a part of them where its images take several epochs."""
         cycle, part = divmod(epoch, int(self._passes[identity]))
         rng = random.Random(f'{self.seed}/{cycle}/{identity}')
-        groups = _draw(self._images[identity], self._cameras, self.images, rng)
+        groups = _sample_groups(self._images[identity], self._cameras, self.images, rng)
         return list(itertools.islice(groups, part * count, (part + 1) * count))
 
 
-def _draw(images: list[int], cameras: list[int], size: int, rng: random.Random) -> Iterator[list[int]]:
+def _sample_groups(images: list[int], cameras: list[int], size: int, rng: random.Random) -> Iterator[list[int]]:
     """Endless groups of `size`: all images in random order, then all again, a group of different ones if there are."""
     begun: list[int] = []
     while True:

@@ -18,6 +18,7 @@ from .data.query_gallery import check_evaluable
 from .evaluation.evaluate import evaluate_model, write_evaluation
 from .recipes.recipe import Recipe
 from .run.distributed import joined_processes
+from .run.folder import RunFolder
 from .run.trainer import train
 
 __all__ = ['choose_architectures', 'is_newer', 'train_family']
@@ -106,10 +107,10 @@ def _load_tests(roots: Sequence[str | os.PathLike[str]]) -> list[ReIDData]:
 def _evaluate(run: Path, test: ReIDData, folder: Path) -> Path:
     """Evaluate a finished run as `timm-dpa eval` does, unless it has been; returns the folder of the results."""
     folder = folder / test.root.name
-    numbers, about = folder / 'evaluation.json', describe_data(test)
+    numbers, about = RunFolder(folder).evaluation, describe_data(test)
     if not is_newer(numbers, run) or json.loads(numbers.read_text(encoding='utf-8'))['data'] != about:
         folder.mkdir(parents=True, exist_ok=True)
-        extractor = FeatureExtractor(f'local-dir:{run / "model"}')
+        extractor = FeatureExtractor(f'local-dir:{RunFolder(run).model}')
         result = evaluate_model(extractor, test)
         write_evaluation(result, run.name, folder, data=about, root=str(test.root), model=extractor.describe())
     return folder
@@ -117,4 +118,4 @@ def _evaluate(run: Path, test: ReIDData, folder: Path) -> Path:
 
 def is_newer(path: Path, run: Path) -> bool:
     """Whether a file is there and was written after the model of a run."""
-    return path.is_file() and path.stat().st_mtime >= (run / 'model' / 'model.safetensors').stat().st_mtime
+    return path.is_file() and path.stat().st_mtime >= RunFolder(run).weights.stat().st_mtime

@@ -53,9 +53,9 @@ every_batch = pytest.mark.parametrize('labels', LABELS.values(), ids=LABELS.keys
 def embeddings(labels: list[int], size: int = 16, scale: float = 1.0, seed: int = 0) -> torch.Tensor:
     """Images of an identity are near each other, so that some pairs are easy and some hard."""
     generator = torch.Generator().manual_seed(seed)
-    centres = {label: torch.randn(size, generator=generator) for label in sorted(set(labels))}
+    centers = {label: torch.randn(size, generator=generator) for label in sorted(set(labels))}
     noise = torch.randn(len(labels), size, generator=generator)
-    return scale * (torch.stack([centres[label] for label in labels]) + 0.9 * noise)
+    return scale * (torch.stack([centers[label] for label in labels]) + 0.9 * noise)
 
 
 def value_and_gradient(loss, x: torch.Tensor, labels) -> tuple[torch.Tensor, torch.Tensor]:

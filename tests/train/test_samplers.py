@@ -84,9 +84,37 @@ def test_epochs_and_seeds_differ_and_repeat_exactly():
         assert {frozenset(pids[x].tolist()) for x in a} != {frozenset(pids[x].tolist()) for x in b}
     again = IdentitySampler(pids.tolist(), identities=3, images=4, seed=5)
     assert [epoch_of(again, epoch) for epoch in (3, 0)] == [epochs[3], epochs[0]]
-    assert list(again) == list(again)
     assert epoch_of(IdentitySampler(pids, identities=3, images=4, seed=6)) != epochs[0]
     assert list(IdentitySampler(pids, identities=3, images=4, seed=5)) == epochs[0]  # without set_epoch
+
+
+def test_each_iteration_gives_the_next_epoch_in_every_process():
+    pids = pids_of(MIXED)
+    options = {'identities': 4, 'images': 4, 'seed': 5}
+    wanted = [epoch_of(IdentitySampler(pids, **options), epoch) for epoch in range(5)]
+    alone = IdentitySampler(pids, **options)
+    assert [list(alone) for _ in range(3)] == wanted[:3]
+    next(iter(alone))  # an epoch that is left in the middle is over, too
+    assert alone.epoch == 4
+    assert list(alone) == wanted[4]
+    ranks = [IdentitySampler(pids, rank=rank, world_size=2, **options) for rank in range(2)]
+    for epoch in range(3):
+        parts = [list(sampler) for sampler in ranks]
+        assert [flat(batch) for batch in zip(*parts, strict=True)] == wanted[epoch]
+    # a resumed epoch is followed by whole ones
+    alone.set_epoch(1, start_batch=2)
+    assert [list(alone), list(alone)] == [wanted[1][2:], wanted[2]]
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_data_loader_sees_all_images_of_an_identity_too_large_for_an_epoch(workers):
+    pids = pids_of(UNBALANCED)
+    sampler = IdentitySampler(pids, identities=5, images=4)
+    loader = DataLoader(
+        torch.arange(len(pids)), batch_sampler=sampler, num_workers=workers, persistent_workers=workers > 0
+    )
+    seen = {row for _ in range(4) for batch in loader for row in batch.tolist()}
+    assert seen == set(range(len(pids)))
 
 
 @pytest.mark.parametrize('sizes', [MIXED, UNBALANCED], ids=['mixed', 'unbalanced'])

@@ -26,6 +26,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     from timm_dpa.train.run.fine_tuning import comparison_table
+    from timm_dpa.train.run.folder import RunFolder
     from timm_dpa.train.run.trainer import train
 
     result = train(read_recipe(args, args.settings), args.data, args.out)
@@ -35,7 +36,7 @@ def _run(args: argparse.Namespace) -> None:
         print(f'was finished before: {result.epochs} epochs, {result.steps} steps')
         if result.comparison is not None:  # else the log has just said it
             print(comparison_table(*result.comparison))
-    print(f'model: {result.folder / "model"}')
+    print(f'model: {RunFolder(result.folder).model}')
     print(f'run: {result.folder}')
 
 

@@ -79,6 +79,17 @@ class TrainingSources:
         rows = zip(self.sources[1:], self.labels[1:], strict=True)
         return [{'images': len(labels), 'identities': len(np.unique(labels))} for _, labels in rows]
 
+    def count(self) -> dict[str, Any]:
+        """What has to be the same when a run resumes: numbers of images and identities, and the layout."""
+        data, mix = self.sources[0], self.counts()
+        return {
+            'images': len(data.train),
+            'identities': len(np.unique(data.train.pids)),
+            'test_images': len(data.test),
+            'layout': data.layout,
+            **({'mix': mix} if mix else {}),
+        }
+
     def introduce(self) -> list[str]:
         """A line of the log for each of the further sources."""
         rows = zip(self.sources[1:], self.counts(), self.synthetic[1:], strict=True)
@@ -212,12 +223,14 @@ class MixedSampler(Sampler[list[int]]):
         return self._length
 
     def __iter__(self) -> Iterator[list[int]]:
-        first = self.epoch * self._length + self.start_batch
+        start = self.start_batch
+        first = self.epoch * self._length + start
+        self.epoch, self.start_batch = self.epoch + 1, 0
         main = _endless(self.main, first)
         others = _endless(self.others, first) if self.others else None
         share = len(self._from_others) // self.world_size
         mine = slice(self.rank * share, (self.rank + 1) * share)
-        for _ in range(self._length - self.start_batch):
+        for _ in range(self._length - start):
             rows = np.empty(len(self._from_others), np.int64)
             rows[~self._from_others] = next(main)
             if others is not None:

@@ -18,6 +18,7 @@ from timm_dpa.tables import format_table
 
 from ..recipes.recipe import Recipe
 from ..run.distributed import joined_processes
+from ..run.folder import RunFolder
 from ..run.log import table_bytes
 from ..run.trainer import train
 from .tables import METRICS, TABLES, Row
@@ -112,9 +113,9 @@ def ablate(
                     continue
                 if not processes.is_main:
                     continue
-                if not (folder / 'evaluation.json').is_file():
+                content = RunFolder(folder).read_evaluation()
+                if content is None:
                     raise ValueError(f'{root}: has no test images, which a table of results needs')
-                content = json.loads((folder / 'evaluation.json').read_text(encoding='utf-8'))
                 here.metrics.append(content['metrics'])
                 here.cmc.append(content['cmc'])
                 here.minutes.append(result.seconds / 60)

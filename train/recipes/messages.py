@@ -81,7 +81,7 @@ def _explain_one(item: dict[str, Any], root: type[BaseModel], prefix: str) -> st
 
 
 def _find(root: type[BaseModel], parts: tuple[int | str, ...]) -> tuple[type[BaseModel], FieldInfo | None, bool]:
-    """The innermost model on a path of keys, its field there, and whether the path goes on below that field."""
+    """The innermost model on a path of keys, its field there, and whether the path continues below that field."""
     owner, field = root, None
     for depth, part in enumerate(parts, start=1):
         if part not in owner.model_fields:

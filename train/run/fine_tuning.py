@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import types
 from collections.abc import Iterator, Sequence
@@ -12,16 +13,21 @@ from timm.models.resnet import ResNet
 from torch import nn
 
 from ..recipes.recipe import ModelRecipe, OptimRecipe, Recipe, ScheduleRecipe
-from .networks import brings_weights
+from .checkpoints import save_checkpoint
+from .distributed import Processes
+from .folder import RunFolder
+from .networks import brings_weights, create_network
 
 __all__ = [
     'Anchor',
     'check_fine_tuning',
     'compare',
     'comparison_table',
+    'create_teacher',
     'freeze_for_good',
     'in_trunk',
     'interpolate',
+    'keep_start',
     'keep_statistics',
     'needs_start',
     'slow_trunk',
@@ -49,6 +55,8 @@ def check_fine_tuning(recipe: Recipe) -> None:
     Raises:
         ValueError: a key that needs weights to start from, where there are none, or keys that do not fit together.
     """
+    if not recipe.schedule.epochs and recipe.run.whiten is None:
+        raise ValueError('schedule.epochs=0 takes no step, and run.whiten=null fits nothing: there is nothing to do')
     started = starts_whole(recipe.model) or recipe.model.init_from is not None
     if recipe.schedule.keep_statistics and not started:
         raise ValueError(
@@ -170,6 +178,50 @@ def interpolate(
             begin, end = value.double(), tuned[name].detach().cpu().double()
             mixed[name] = (begin + share * (end - begin)).to(value.dtype)
     return mixed
+
+
+def keep_start(
+    model: nn.Module, recipe: Recipe, state: dict[str, Any] | None, folder: RunFolder, processes: Processes
+) -> dict[str, torch.Tensor]:
+    """The weights that a run started from, if it needs them; a new run writes them down: they may lie nowhere else when
+    it resumes.
+
+    Args:
+        model: of a new run, as it starts.
+        state: the checkpoint to resume from; None for a new run.
+    """
+    if not needs_start(recipe):
+        return {}
+    if state:
+        return state['start']
+    start = without_classifier(model.state_dict())
+    if processes.is_main:
+        save_checkpoint(folder.start, {'model': start}, keep_previous=False)
+    return start
+
+
+def create_teacher(model: nn.Module, recipe: Recipe, start: dict[str, torch.Tensor]) -> nn.Module | None:
+    """The network whose embeddings `loss.pull` pulls to; None without it.
+
+    Args:
+        model: the network of the run.
+        recipe: of the run.
+        start: weights that the run starts from.
+
+    Raises:
+        ValueError: `loss.teacher` has no weights.
+    """
+    loss = recipe.loss
+    if not loss.pull:
+        return None
+    if loss.teacher is None:
+        before = copy.deepcopy(model)
+        before.load_state_dict(start, strict=False)  # but for the classifier
+        return before
+    teacher = create_network(ModelRecipe(name=loss.teacher), 0)
+    if not brings_weights(loss.teacher):
+        raise ValueError(f'loss.teacher={loss.teacher}: give a tag that has weights, such as NAME.rendered')
+    return teacher
 
 
 class Anchor:

@@ -13,32 +13,33 @@ from huggingface_hub.utils import tqdm
 
 from timm_dpa.files import write_bytes
 
+from .folder import RunFolder
+
 __all__ = ['RunLog', 'read_table', 'table_bytes']
 
 _logger = logging.getLogger(__name__)
 
 
 class RunLog:
-    """Writes `run.log`, `steps.csv` and TensorBoard files below a folder.
+    """Writes `run.log`, `steps.csv` and TensorBoard files of a run.
 
     Args:
         folder: of the run.
-        step: where the run goes on; later rows, of a run that was killed, are dropped.
+        step: where the run begins or resumes; later rows, of a run that was killed, are dropped.
         active: whether this process writes.
         tensorboard: write TensorBoard files, too, where the package is there.
     """
 
-    def __init__(self, folder: Path, step: int, active: bool, tensorboard: bool) -> None:
-        self.folder = folder
+    def __init__(self, folder: RunFolder, step: int, active: bool, tensorboard: bool) -> None:
         self.active = active
         self.writer = None
         self._handler: logging.Handler | None = None
         if not active:
             return
-        self._steps = folder / 'steps.csv'
+        self._steps = folder.steps
         rows = [row for row in read_table(self._steps) if int(row['step']) <= step]
         write_bytes(self._steps, table_bytes(rows))
-        self._handler = logging.FileHandler(folder / 'run.log', encoding='utf-8', errors='backslashreplace')
+        self._handler = logging.FileHandler(folder.log, encoding='utf-8', errors='backslashreplace')
         self._handler.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
         # warnings of the package are part of the story
         logging.getLogger('timm_dpa').addHandler(self._handler)
@@ -48,7 +49,7 @@ class RunLog:
             except ImportError:
                 _logger.warning("no TensorBoard files: pip install 'timm-dpa[train]', or run.tensorboard=false")
             else:
-                self.writer = SummaryWriter(str(folder / 'tensorboard'), purge_step=step + 1)
+                self.writer = SummaryWriter(str(folder.tensorboard), purge_step=step + 1)
 
     def __enter__(self) -> RunLog:
         return self
@@ -92,7 +93,7 @@ class RunLog:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV table; a last one that was cut off is left out. None where there is no such file."""
+    """Rows of a CSV table; a last one that was cut off is left out. There are none without the file."""
     if not path.is_file():
         return []
     with path.open(newline='', encoding='utf-8') as file:

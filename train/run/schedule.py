@@ -1,4 +1,4 @@
-"""Optimiser, learning rate over time, and the frozen start."""
+"""Optimizer, learning rate over time, and the frozen start."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _ATTENTION = re.compile(r'layer\d\.attn(?:_\d+)?\.')
 
 
 def create_optimizer(model: nn.Module, recipe: OptimRecipe) -> torch.optim.Optimizer:
-    """timm's optimiser of that name over all parameters of `model`.
+    """timm's optimizer of that name over all parameters of `model`.
 
     Raises:
-        ValueError: no such optimiser, or options that it does not take.
+        ValueError: no such optimizer, or options that it does not take.
     """
     try:
         optimizer = create_optimizer_v2(
@@ -52,7 +52,7 @@ class LearningRate:
         optimizer: its parameter groups are set; `lr_scale` of layer decay is respected.
         recipe: see `ScheduleRecipe`.
         lr: after the warm-up.
-        steps_per_epoch: steps of the optimiser.
+        steps_per_epoch: steps of the optimizer.
 
     Raises:
         ValueError: numbers that do not fit together.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from timm.task import TrainingTask
@@ -59,13 +62,23 @@ class ReIDTask(TrainingTask):
         if loss.pull and not self.start:
             raise ValueError(f'loss.pull={loss.pull} needs the network of the start')
 
-    def prepare_distributed(self, device_ids: list | None = None, **ddp_kwargs) -> ReIDTask:
+    def get_trainable_module(self, ema: bool = False) -> nn.Module | None:
+        """The model, or its moving average; timm's own choice, the task, would change the names in checkpoints."""
+        return super().get_trainable_module(ema=True) if ema else self.model
+
+    def no_sync(self) -> AbstractContextManager[None]:
+        """While gradients are accumulated. timm's would ask the model, and what is distributed is the network around
+        it."""
+        distributed = isinstance(self.network, nn.parallel.DistributedDataParallel)
+        return self.network.no_sync() if distributed else nullcontext()
+
+    def prepare_distributed(self, device_ids: list[int] | None = None, **ddp_kwargs: Any) -> ReIDTask:
         """Wrap the network in DistributedDataParallel; again after parameters were frozen or released."""
         network = getattr(self.network, 'module', self.network)
         self.network = nn.parallel.DistributedDataParallel(network, device_ids=device_ids, **ddp_kwargs)
         return self
 
-    def compile(self, backend: str = 'inductor', mode: str | None = None, **compile_kwargs) -> nn.Module:
+    def compile(self, backend: str = 'inductor', mode: str | None = None, **compile_kwargs: Any) -> nn.Module:
         """Compile the network in place, so that names in checkpoints stay as they are."""
         self.network.compile(backend=backend, mode=mode, **compile_kwargs)
         return self.network
@@ -74,11 +87,11 @@ class ReIDTask(TrainingTask):
         """Losses of a batch.
 
         Args:
-            input: `(B, 3, H, W)`, normalised.
+            input: `(B, 3, H, W)`, normalized.
             target: `(B,)` int64, labels in 0..num_classes-1.
 
         Returns:
-            `loss` to minimise, its parts `classifier`, `metric` and `pull` where there are, as float32 scalars, and
+            `loss` to minimize, its parts `classifier`, `metric` and `pull` where there are, as float32 scalars, and
             `output`, the logits `(B, num_classes)`, or the embeddings after the neck where there is no classifier.
         """
         before, after, logits = self.network(input, target)

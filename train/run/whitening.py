@@ -65,7 +65,7 @@ def fit_whitening(
 
     Args:
         model: with `forward_features`, `global_pool`, `neck` and `whiten`; changed in place, its mode is kept.
-        batches: normalised images `(B, 3, H, W)` and their labels `(B,)`.
+        batches: normalized images `(B, 3, H, W)` and their labels `(B,)`.
         shrinkage: see `whitening_matrix`.
         autocast: dtype of the forward passes; None for float32.
 

@@ -15,7 +15,7 @@ from timm_dpa.train.data.mixing import MixedSampler, TrainingSources, load_sourc
 from timm_dpa.train.data.provenance import write_about
 from timm_dpa.train.recipes.recipe import AugmentRecipe, BatchRecipe, DataRecipe, Recipe
 from timm_dpa.train.run.task import ReIDTask
-from timm_dpa.train.run.trainer import train
+from timm_dpa.train.run.trainer import Trainer, train
 from timm_dpa.train.samplers import IdentitySampler
 
 CONFIG = {'input_size': (3, 32, 32), 'interpolation': 'bicubic', 'mean': (0.5,) * 3, 'std': (0.5,) * 3}
@@ -234,9 +234,7 @@ class TestRuns:
         assert sum(label >= 12 for label in seen) == len(seen) / 2
 
     def test_checkpoints_of_a_version_without_these_keys_go_on(self, data, tmp_path, monkeypatch):
-        from timm_dpa.train.run import trainer as loop
-
-        state = loop._Run._state
+        state = Trainer.state
 
         def older(run):
             old = state(run)
@@ -251,7 +249,7 @@ class TestRuns:
                 del old['recipe'][section][key]
             return old
 
-        monkeypatch.setattr(loop._Run, '_state', older)
+        monkeypatch.setattr(Trainer, 'state', older)
         interrupted(quick('schedule.epochs=1'), data, tmp_path / 'run', monkeypatch, step=3)
         with pytest.raises(ValueError, match=r'another recipe.*trunk_lr'):
             train(quick('schedule.epochs=1', 'optim.trunk_lr=0.5'), data, tmp_path / 'run')

@@ -115,7 +115,7 @@ class TestStatistics:
 
 
 def interrupted(recipe, data, out, monkeypatch, step):
-    """A run that is stopped after a number of batches, and goes on."""
+    """A run that is stopped after a number of batches, and resumes."""
     forward, seen = ReIDTask.forward, []
 
     def stop(task, pixels, labels):

@@ -1,4 +1,4 @@
-"""Learning rates against their formulas, optimisers' groups, and the frozen start."""
+"""Learning rates against their formulas, optimizers' groups, and the frozen start."""
 
 import math
 
@@ -102,7 +102,7 @@ def test_weight_decay_of_vectors_is_an_option():
         (OptimRecipe(args={'nesterow': True}), 'nesterow'),
     ],
 )
-def test_wrong_optimisers(recipe, message):
+def test_wrong_optimizers(recipe, message):
     with pytest.raises(ValueError, match=message):
         create_optimizer(tiny('dpa'), recipe)
 

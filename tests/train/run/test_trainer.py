@@ -1,4 +1,4 @@
-"""Training: it learns, it goes on after anything that stops it, and several processes compute what one does."""
+"""Training: it learns, it resumes after anything that stops it, and several processes compute what one does."""
 
 import csv
 import json
@@ -123,7 +123,7 @@ class TestARun:
             (['loss.classifier=none', 'loss.metric=none'], 'nothing to learn from'),
             (['loss.metric_args={margn: 1}'], 'margn'),
             (['model.init_from=nowhere.safetensors'], 'nowhere.safetensors'),
-            (['data.draws=3'], 'draws nothing'),
+            (['data.draws=3'], 'picks nothing at random'),
             (['run.log_every=0'], 'log_every'),
             (['run.ema=1.5'], r'run\.ema'),
             (['optim.clip_grad=0'], 'clip_grad'),
