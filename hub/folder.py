@@ -22,6 +22,7 @@ from timm_dpa.train.data.datasets import load_data
 from timm_dpa.train.data.provenance import describe_data, load_about
 from timm_dpa.train.data.toy import draw_data_set
 from timm_dpa.train.figures.ranked_lists import rank_list_figure
+from timm_dpa.train.run.folder import RunFolder
 from timm_dpa.train.run.networks import pretrained_origin
 
 from .card import CARD, FACTS_FILE, CardFacts, read_facts, read_results, render_card, summarize, write_card
@@ -99,7 +100,7 @@ def build_folder(
     run, model = _find_model(source)
     runs = training_runs(run)
     evaluations = [read_results(Path(result)) for result in results]
-    if run and (run / 'evaluation.json').is_file():
+    if run and RunFolder(run).evaluation.is_file():
         evaluations.insert(0, read_results(run))
         if evaluations[0].get('epoch') == 0:
             raise ValueError(f'{run}: its training did not help, and model/ holds the weights that it started from')
@@ -197,7 +198,7 @@ def _find_model(source: Path) -> tuple[Path | None, Path]:
     """The folder of the run, if it is one, and that of the model."""
     if not source.is_dir():
         raise FileNotFoundError(f'{source}: no such folder')
-    for model in (source / 'model', source):
+    for model in (RunFolder(source).model, source):
         if all((model / name).is_file() for name in _WEIGHTS):
             return find_run(model), model
     raise FileNotFoundError(f'{source}: no model here (looked for {" and ".join(_WEIGHTS)}, also in model/)')

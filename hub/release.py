@@ -15,6 +15,7 @@ from timm_dpa.dpa_resnet import _cfg
 from timm_dpa.files import atomic_folder, write_bytes
 from timm_dpa.train.data.mixing import load_sources
 from timm_dpa.train.recipes.recipe import Recipe
+from timm_dpa.train.run.folder import RunFolder
 from timm_dpa.train.zoo import is_newer
 from timm_dpa.weights.fetch import MODELS
 from timm_dpa.weights.manifest import MANIFEST, Release, file_sha256, read_manifest, record_release
@@ -114,7 +115,8 @@ def release_member(run: Path, tag: str, out: Path, results: Sequence[Path], lice
     folder = models / f'{read_architecture(run)}.{tag}'
     if is_finished(folder):
         weights = folder / 'model.safetensors'
-        measured = [path / 'evaluation.json' for path in (run, *results) if (path / 'evaluation.json').is_file()]
+        numbers = [RunFolder(path).evaluation for path in (run, *results)]
+        measured = [path for path in numbers if path.is_file()]
         newest = max((path.stat().st_mtime for path in measured), default=0)
         known = read_manifest(manifest).get(folder.name)
         if (

@@ -12,6 +12,7 @@ from timm_dpa.files import write_bytes
 
 from ..data.datasets import ReIDData
 from ..evaluation.evaluate import Evaluation, evaluate_model, write_evaluation
+from ..evaluation.tables import METRICS
 from ..recipes.recipe import Recipe
 from .checkpoints import save_checkpoint
 from .distributed import Processes
@@ -22,11 +23,12 @@ from .networks import save_model_folder
 
 __all__ = ['RunEvaluations', 'in_percent']
 
+_SHOWN = ('mAP', 'rank1', 'mINP')
+
 
 def in_percent(row: dict[str, Any]) -> str:
     """The scores of an evaluation for the log."""
-    names = (('mAP', 'mAP'), ('Rank-1', 'rank1'), ('mINP', 'mINP'))
-    return ', '.join(f'{name} {100 * row[key]:.2f} %' for name, key in names)
+    return ', '.join(f'{METRICS[key]} {100 * row[key]:.2f} %' for key in _SHOWN)
 
 
 class RunEvaluations:
@@ -77,8 +79,8 @@ class RunEvaluations:
             if self.best is None:
                 self.keep(model, row['epoch'])
             return row
-        row = row | {key: result.metrics[key] for key in ('mAP', 'rank1', 'rank5', 'rank10', 'mINP')}
-        log.scalars({key: row[key] for key in ('mAP', 'rank1', 'mINP')}, row['step'], 'test')
+        row = row | {key: result.metrics[key] for key in METRICS}
+        log.scalars({key: row[key] for key in _SHOWN}, row['step'], 'test')
         self.history.append(row)
         if self.best is None or row['mAP'] > self.best['mAP']:
             self.best = row

@@ -12,6 +12,7 @@ import torch
 from timm.models.resnet import ResNet
 from torch import nn
 
+from ..evaluation.tables import METRICS
 from ..recipes.recipe import ModelRecipe, OptimRecipe, Recipe, ScheduleRecipe
 from .checkpoints import save_checkpoint
 from .distributed import Processes
@@ -252,7 +253,7 @@ class Anchor:
 
 # --- was it worth it --------------------------------------------------------------------------------------------------
 
-_COLUMNS = (('mAP', 'mAP'), ('rank1', 'Rank-1'), ('rank5', 'Rank-5'), ('mINP', 'mINP'))
+_COLUMNS = ('mAP', 'rank1', 'rank5', 'mINP')
 
 
 def compare(history: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -264,8 +265,8 @@ def compare(history: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str
 
 def comparison_table(start: dict[str, Any], tuned: dict[str, Any]) -> str:
     """Lines with the metrics of both, and one that says so where the start is at least as good."""
-    rows = [('in per cent', [label for _, label in _COLUMNS])]
-    rows += [(name, [f'{100 * row[key]:.2f}' for key, _ in _COLUMNS]) for name, row in _named(start, tuned)]
+    rows = [('in per cent', [METRICS[key] for key in _COLUMNS])]
+    rows += [(name, [f'{100 * row[key]:.2f}' for key in _COLUMNS]) for name, row in _named(start, tuned)]
     lines = [f'{name:<16}' + ''.join(f'{value:>9}' for value in values) for name, values in rows]
     if tuned['mAP'] <= start['mAP']:
         lines.append(

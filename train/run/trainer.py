@@ -231,7 +231,7 @@ class Trainer:
         )
         with (
             Interrupts(self.processes, run.log_every) as self.interrupts,
-            torch.backends.cudnn.flags(benchmark=True),  # batches have few shapes
+            _fastest_convolutions(),
             RunLog(self.folder, self.learner.step, self.processes.is_main, run.tensorboard) as self.log,
             bar as self.bar,
         ):
@@ -380,3 +380,14 @@ class Trainer:
         epochs = self.recipe.schedule.epochs
         text = f'epoch {row["epoch"]}/{epochs}: loss {row["loss"]:.4f}' if 'loss' in row else 'no steps'
         self.log.say(f'{text}, {in_percent(row)}' if 'mAP' in row else text)
+
+
+@contextmanager
+def _fastest_convolutions() -> Iterator[None]:
+    """On CUDA the fastest convolution is tried out for each shape, of which batches of one size have few."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

@@ -122,29 +122,39 @@ class TestEvaluations:
         return root / 'set.csv'
 
     TRAIN = tuple((f't{k // 2}', k % 2, 'train') for k in range(8))
+    SMALL = ('batch.size=8', 'batch.images_per_identity=2', 'schedule.epochs=1')
 
     @pytest.mark.parametrize(
         ('test', 'settings', 'remedy'),
         [
-            ([(f'v{k}', c, 'test') for k in range(4) for c in (1, 2)], [], r'data\.protocol=vru'),
+            ([(f'v{k}', k, 'test') for k in range(4) for _ in range(2)], [], 'data.exclude_same_camera=false'),
             (
                 [(f'v{k}', k, part) for k in range(4) for part in ('query', 'gallery')],
                 [],
-                r'data\.exclude_same_camera=false',
+                'data.exclude_same_camera=false',
+            ),
+            (
+                [(f'v{k}', 0, part) for k in range(4) for part in ('query', 'gallery')],
+                ['data.protocol=cross-camera'],
+                'protocol vru',
             ),
             ([(f'{part}{k}', 1 + k, part) for k in range(4) for part in ('query', 'gallery')], [], 'test part'),
         ],
-        ids=['an image by each camera', 'a camera for each vehicle', 'disjoint'],
+        ids=['a camera for each vehicle', 'the same with parts', 'one camera', 'disjoint'],
     )
     def test_that_cannot_give_a_score_are_refused_before_the_first_step(self, tmp_path, test, settings, remedy):
         table = self.write_csv(tmp_path, [*self.TRAIN, *test])
-        recipe = quick('batch.size=8', 'batch.images_per_identity=2', 'schedule.epochs=1', *settings)
+        recipe = quick(*self.SMALL, *settings)
         with pytest.raises(ValueError, match=remedy) as error:
             train(recipe, table, tmp_path / 'run')
         assert not (tmp_path / 'run' / 'steps.csv').exists()
         advice = re.search(r'data\.\w+=\w+', str(error.value))
         if advice:
             assert train(recipe.override([advice[0]]), table, tmp_path / 'run').best is not None
+
+    def test_one_image_by_each_camera_is_enough(self, tmp_path):
+        table = self.write_csv(tmp_path, [*self.TRAIN, *[(f'v{k}', c, 'test') for k in range(4) for c in (1, 2)]])
+        assert train(quick(*self.SMALL), table, tmp_path / 'run').best is not None
 
     def test_one_that_fails_all_the_same_costs_neither_training_nor_model(self, data, tmp_path):
         broken = write_vehicles(tmp_path / 'data', identities=18, images=6)
