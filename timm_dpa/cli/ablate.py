@@ -17,7 +17,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', required=True, metavar='FOLDER', help='folder of all runs; resumed if it holds some')
     parser.add_argument('--recipe', default='paper/veri_uav', metavar='NAME', help='default paper/veri_uav')
     parser.add_argument('--epochs', type=int, metavar='N', help='epochs of each run (default: as in the recipe)')
-    parser.add_argument('--seeds', type=int, default=1, metavar='N', help='runs of each row (default 1)')
+    parser.add_argument('--seeds', type=int, default=1, metavar='N', help='runs of each row (default %(default)s)')
     parser.add_argument('--depth', type=int, choices=(18, 50), help='depth of the ResNet (default: as in the recipe)')
     parser.add_argument('--init', metavar='SOURCE', help='weights of the backbone: imagenet, a file, or none')
     parser.add_argument('settings', nargs='*', metavar='KEY=VALUE', help='changes of the recipe')

@@ -88,9 +88,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('model')
     group.add_argument('--model', metavar='NAME', help=f'model name or run folder (default {DEFAULT_MODEL})')
     group.add_argument('--checkpoint', metavar='FILE', help='weights to load into the model')
-    group.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps (default auto)')
+    group.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps (default %(default)s)')
     group.add_argument('--precision', default='auto', choices=('auto', 'fp32', 'bf16', 'fp16'))
-    group.add_argument('--batch-size', type=int, default=32, metavar='N', help='images in a batch (default 32)')
+    group.add_argument(
+        '--batch-size', type=int, default=32, metavar='N', help='images in a batch (default %(default)s)'
+    )
     add_image_size(group)
     group.add_argument('--workers', type=int, metavar='N', help='threads that decode images')
     group.add_argument('--max-pixels', type=int, metavar='N', help='largest image file to decode (default 179 million)')
@@ -99,9 +101,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('data')
-    group.add_argument('--layout', default='auto', choices=_LAYOUTS, help='layout of the folder (default auto)')
+    group.add_argument('--layout', default='auto', choices=_LAYOUTS, help='layout of the folder (default %(default)s)')
     group.add_argument(
-        '--subset', default='small', choices=('small', 'medium', 'large'), help='test list of VRU (default small)'
+        '--subset', default='small', choices=('small', 'medium', 'large'), help='test list of VRU (default %(default)s)'
     )
     group.add_argument(
         '--test-fraction',

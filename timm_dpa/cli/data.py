@@ -34,8 +34,10 @@ def _check(args: argparse.Namespace) -> None:
 
 def _add_draw_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('root', metavar='ROOT', help='folder to make')
-    parser.add_argument('--identities', type=int, default=64, metavar='N', help='vehicles (default 64)')
-    parser.add_argument('--images', type=int, default=12, metavar='N', help='images of each vehicle (default 12)')
+    parser.add_argument('--identities', type=int, default=64, metavar='N', help='vehicles (default %(default)s)')
+    parser.add_argument(
+        '--images', type=int, default=12, metavar='N', help='images of each vehicle (default %(default)s)'
+    )
 
 
 def _draw(args: argparse.Namespace) -> None:

@@ -22,13 +22,19 @@ _PAIRS = 3  # of look-alikes in the heat maps
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--out', default='demo', metavar='FOLDER', help='folder to write (default demo)')
+    parser.add_argument('--out', default='demo', metavar='FOLDER', help='folder to write (default %(default)s)')
     parser.add_argument(
-        '--model', default=DEFAULT_MODEL, metavar='NAME', help=f'model name or run folder (default {DEFAULT_MODEL})'
+        '--model', default=DEFAULT_MODEL, metavar='NAME', help='model name or run folder (default %(default)s)'
     )
-    parser.add_argument('--ids', type=int, default=40, metavar='N', help='vehicles, 5 of each model (default 40)')
     parser.add_argument(
-        '--images-per-id', type=int, default=12, metavar='N', help='images of each; 6 of them are queries (default 12)'
+        '--ids', type=int, default=40, metavar='N', help='vehicles, 5 of each model (default %(default)s)'
+    )
+    parser.add_argument(
+        '--images-per-id',
+        type=int,
+        default=12,
+        metavar='N',
+        help='images of each; 6 of them are queries (default %(default)s)',
     )
 
 

@@ -39,7 +39,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--protocol', choices=PROTOCOLS, help="query and gallery (default: the data set's own)")
     parser.add_argument('--draws', type=int, metavar='N', help='random galleries to average (default 10 for vru)')
-    parser.add_argument('--seed', type=int, default=0, metavar='N', help='seed of the gallery draws (default 0)')
+    parser.add_argument(
+        '--seed', type=int, default=0, metavar='N', help='seed of the gallery draws (default %(default)s)'
+    )
     parser.add_argument('--queries', nargs='+', metavar='NAME', help='only queries of these identities')
     parser.add_argument(
         '--same-camera',

@@ -16,7 +16,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_size(parser)
     parser.add_argument('--dynamic-size', action='store_true', help='accept images of any size')
     parser.add_argument('--batch', type=int, metavar='N', help='images in every batch (default any number)')
-    parser.add_argument('--opset', type=int, default=18, metavar='N', help='ONNX operator set, from 16 (default 18)')
+    parser.add_argument(
+        '--opset', type=int, default=18, metavar='N', help='ONNX operator set, from 16 (default %(default)s)'
+    )
     parser.add_argument('--checkpoint', metavar='FILE', help='weights to load into the model')
 
 

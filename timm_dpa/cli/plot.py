@@ -29,7 +29,7 @@ def _add_common(parser: argparse.ArgumentParser, models: str = ', and names of m
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     add_image_size(parser)
-    parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps (default auto)')
+    parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps (default %(default)s)')
 
 
 def _labels(args: argparse.Namespace) -> list[str]:
@@ -43,7 +43,7 @@ def _labels(args: argparse.Namespace) -> list[str]:
 
 def _add_cmc_arguments(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, models='')
-    parser.add_argument('--max-rank', type=int, default=20, metavar='N', help='last rank (default 20)')
+    parser.add_argument('--max-rank', type=int, default=20, metavar='N', help='last rank (default %(default)s)')
 
 
 def _cmc(args: argparse.Namespace) -> None:
@@ -57,11 +57,13 @@ def _cmc(args: argparse.Namespace) -> None:
 def _add_ranks_arguments(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
     parser.add_argument('--data', required=True, metavar='ROOT', help='folder of the data set, or a CSV file')
-    parser.add_argument('--queries', type=int, default=4, metavar='N', help='queries to show (default 4)')
-    parser.add_argument('--top', type=int, default=10, metavar='N', help='matches of each query (default 10)')
+    parser.add_argument('--queries', type=int, default=4, metavar='N', help='queries to show (default %(default)s)')
+    parser.add_argument('--top', type=int, default=10, metavar='N', help='matches of each query (default %(default)s)')
     parser.add_argument('--protocol', choices=PROTOCOLS, help="query and gallery (default: the data set's own)")
     parser.add_argument('--query', nargs='+', metavar='IMAGE', help='show these queries instead: paths or file names')
-    parser.add_argument('--seed', type=int, default=0, metavar='N', help='seed of the choice of queries (default 0)')
+    parser.add_argument(
+        '--seed', type=int, default=0, metavar='N', help='seed of the choice of queries (default %(default)s)'
+    )
     add_data_options(parser)
     _add_model(parser)
 

@@ -22,7 +22,7 @@ _FIGURE_LIMIT = 50  # rows and columns; more would be no picture to look at
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--query', required=True, nargs='+', metavar='IMAGE', help='query images, or folders of them')
     parser.add_argument('--gallery', required=True, metavar='PATH', help='folder of images, or an embeddings file')
-    parser.add_argument('--top', type=int, default=10, metavar='N', help='matches of each query (default 10)')
+    parser.add_argument('--top', type=int, default=10, metavar='N', help='matches of each query (default %(default)s)')
     parser.add_argument('--figure', metavar='FILE', help='picture of the ranked list to write (.png or .jpg)')
     parser.add_argument('--out', metavar='FILE', help='CSV table to write')
     add_model_options(parser)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from timm_dpa.files import atomic_file
+from timm_dpa.synth.plan import CAMERAS, MAX_DEGRADATION, Plan
 
 from .common import Command, check_output
 
@@ -13,41 +14,63 @@ __all__ = ['COMMAND']
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', required=True, metavar='ROOT', help='folder to make; resumed if it holds a part')
-    parser.add_argument('--ids', type=int, default=1000, metavar='N', help='vehicles (default 1000)')
-    parser.add_argument('--images-per-id', type=int, default=24, metavar='N', help='images of each (default 24)')
-    parser.add_argument('--seed', type=int, default=0, metavar='N', help='seed of the whole data set (default 0)')
+    parser.add_argument('--ids', type=int, default=Plan.ids, metavar='N', help='vehicles (default %(default)s)')
+    parser.add_argument(
+        '--images-per-id',
+        type=int,
+        default=Plan.images_per_id,
+        metavar='N',
+        help='images of each (default %(default)s)',
+    )
+    parser.add_argument(
+        '--seed', type=int, default=Plan.seed, metavar='N', help='seed of the whole data set (default %(default)s)'
+    )
     parser.add_argument(
         '--size',
         type=int,
         nargs='+',
-        default=[30, 300],
+        default=list(Plan.sizes),
         metavar='PX',
-        help='shortest and longest long side of the crops (default 30 300)',
-    )
-    parser.add_argument('--siblings', type=int, default=5, metavar='N', help='vehicles of one model (default 5)')
-    parser.add_argument(
-        '--alike', type=float, default=0.8, metavar='P', help='share of models of one color each (default 0.8)'
+        help=f'shortest and longest long side of the crops (default {Plan.sizes[0]} {Plan.sizes[1]})',
     )
     parser.add_argument(
-        '--cameras', type=int, metavar='N', help='flights that see a vehicle (default 6; always 1 with --tracks)'
+        '--siblings', type=int, default=Plan.siblings, metavar='N', help='vehicles of one model (default %(default)s)'
+    )
+    parser.add_argument(
+        '--alike',
+        type=float,
+        default=Plan.alike,
+        metavar='P',
+        help='share of models of one color each (default %(default)s)',
+    )
+    parser.add_argument(
+        '--cameras',
+        type=int,
+        metavar='N',
+        help=f'flights that see a vehicle (default {CAMERAS}; always 1 with --tracks)',
     )
     parser.add_argument(
         '--flights',
         type=int,
-        default=60,
+        default=Plan.flights,
         metavar='N',
         help='flights in total, each a camera with its own place, light and altitude; two fifths of them see the test '
-        'vehicles only (default 60)',
+        'vehicles only (default %(default)s)',
     )
     parser.add_argument(
         '--degradation',
         type=float,
-        default=1.0,
+        default=Plan.degradation,
         metavar='D',
-        help='haze, blur, noise, color cast and JPEG: 0 = none, 1 = typical drone footage, at most 4 (default 1)',
+        help='haze, blur, noise, color cast and JPEG: 0 = none, 1 = typical drone footage, '
+        f'at most {MAX_DEGRADATION} (default %(default)s)',
     )
     parser.add_argument(
-        '--test-share', type=float, default=0.25, metavar='F', help='models held out for the test (default 0.25)'
+        '--test-share',
+        type=float,
+        default=Plan.test_share,
+        metavar='F',
+        help='models held out for the test (default %(default)s)',
     )
     parser.add_argument(
         '--tracks',
@@ -60,7 +83,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from timm_dpa.synth.dataset import Plan, render_data_set
+    from timm_dpa.synth.dataset import render_data_set
 
     if len(args.size) > 2:
         raise ValueError('--size takes one length, or the shortest and the longest')

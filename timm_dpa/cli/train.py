@@ -13,7 +13,7 @@ __all__ = ['COMMAND']
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--data', required=True, metavar='ROOT', help='folder of the data set, or a CSV file')
     parser.add_argument('--out', required=True, metavar='FOLDER', help='run folder; resumed if it holds a run')
-    parser.add_argument('--recipe', default='strong', metavar='NAME', help='see timm-dpa recipes (default strong)')
+    parser.add_argument('--recipe', default='strong', metavar='NAME', help='see timm-dpa recipes (default %(default)s)')
     parser.add_argument('--model', metavar='NAME', help='one of our models, or any timm backbone')
     parser.add_argument(
         '--init',

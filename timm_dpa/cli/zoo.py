@@ -20,7 +20,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--test', nargs='+', default=(), metavar='DATA', help='further data sets to evaluate models on')
     parser.add_argument('--models', nargs='+', metavar='PATTERN', help="such as 'dpa_*' (default: all of one depth)")
-    parser.add_argument('--depth', type=int, default=50, choices=(18, 50), help='of the default models (default 50)')
+    parser.add_argument(
+        '--depth', type=int, default=50, choices=(18, 50), help='of the default models (default %(default)s)'
+    )
     parser.add_argument(
         '--recipe',
         default='rendered/flagship',
