@@ -29,12 +29,13 @@ __all__ = [
     'load_recipe',
 ]
 
+_LAYOUTS = ('auto', *LAYOUTS)
 if TYPE_CHECKING:
     Layout = str
     Subset = str
     Protocol = str
 else:  # the choices belong to the package that reads data
-    Layout = Literal[tuple(['auto', *LAYOUTS])]
+    Layout = Literal[_LAYOUTS]
     Subset = Literal[tuple(VRU_TESTS)]
     Protocol = Literal[tuple(PROTOCOLS)]
 
