@@ -29,10 +29,15 @@ __all__ = [
     'load_recipe',
 ]
 
+_LAYOUTS = ('auto', *LAYOUTS)
 if TYPE_CHECKING:
-    Layout = Subset = Protocol = str
+    Layout = str
+    Subset = str
+    Protocol = str
 else:  # the choices belong to the package that reads data
-    Layout, Subset, Protocol = Literal[('auto', *LAYOUTS)], Literal[tuple(VRU_TESTS)], Literal[tuple(PROTOCOLS)]
+    Layout = Literal[_LAYOUTS]
+    Subset = Literal[tuple(VRU_TESTS)]
+    Protocol = Literal[tuple(PROTOCOLS)]
 
 
 _EXPONENT = re.compile(r'[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+')

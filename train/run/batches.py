@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,7 @@ class TrainingBatches:
         self.sampler = sources.sampler(recipe.batch, recipe.run.seed, processes.rank, processes.world_size)
         self._seeded = _SeededBatches(self.sampler, recipe.run.seed, recipe.batch.size)
         self._loader: DataLoader | None = None
+        self._running: Generator[Batch, None, None] | None = None
         self._loaded_size: tuple[int, int] | None = None
         # fail fast
         self.size_of(0)
@@ -67,45 +69,56 @@ class TrainingBatches:
         return early_size(self.recipe.schedule, self.image_size, epoch)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from number `first` on.
+        """The batches of an epoch from number `first` on. Those of an iteration before are over.
 
         Raises:
             ImageError: no image of a vehicle can be read.
         """
-        if first == len(self):
-            return
         size = self.size_of(epoch)
+        self._stop()
         if size != self._loaded_size:
             self.close()
             pad = round(self.recipe.augment.pad * size[0] / self.image_size[0])
             self._loader = self._load(size, self.recipe.augment.model_copy(update={'pad': pad}))
             self._loaded_size = size
-        self.sampler.set_epoch(epoch, first)
-        self._seeded.first = first
         assert self._loader is not None
-        try:
-            yield from self._loader
-        except ImageError as error:  # a worker's comes with its traceback
-            raise ImageError(str(error).strip().rpartition('ImageError: ')[2]) from error
+        self._running = self._iterate(self._loader, epoch, first)
+        return self._running
 
-    def beyond(self, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def beyond(self, count: int) -> Iterator[Batch]:
         """Batches of at least `count` images without erasing: those of the epochs after the last one."""
         self.close()
         loader = self._load(self.image_size, self.recipe.augment.model_copy(update={'erasing': 0.0}))
-        epoch = self.recipe.schedule.epochs
-        while count > 0:
-            self.sampler.set_epoch(epoch)
-            self._seeded.first = 0
-            for pixels, labels, _ in loader:
-                yield pixels, labels
-                count -= self.recipe.batch.size
-                if count <= 0:
-                    break
-            epoch += 1
+        self._running = self._iterate_on(loader, -(-count // self.recipe.batch.size))
+        return self._running
+
+    def _iterate_on(self, loader: DataLoader, count: int) -> Generator[Batch, None, None]:
+        for epoch in itertools.count(self.recipe.schedule.epochs):
+            yield from itertools.islice(self._iterate(loader, epoch, 0), count)
+            count -= len(self)
+            if count <= 0:
+                return
+
+    def _iterate(self, loader: DataLoader, epoch: int, first: int) -> Generator[Batch, None, None]:
+        if first == len(self):
+            return
+        self.sampler.set_epoch(epoch, first)
+        self._seeded.first = first
+        try:
+            yield from loader
+        except ImageError as error:  # a worker's comes with its traceback
+            raise ImageError(str(error).strip().rpartition('ImageError: ')[2]) from error
 
     def close(self) -> None:
-        """End the processes that decode, before others begin."""
+        """End the processes that decode."""
+        self._stop()
         self._loader = self._loaded_size = None
+
+    def _stop(self) -> None:
+        """End the iteration that runs, as an exception may hold it, and with it the processes."""
+        if self._running is not None:
+            self._running.close()
+            self._running = None
 
     def _load(self, size: tuple[int, int], augment: AugmentRecipe) -> DataLoader:
         images: Dataset = self.sources.images({**self.data_config, 'input_size': (3, *size)}, augment)

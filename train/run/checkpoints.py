@@ -30,7 +30,7 @@ def save_checkpoint(path: Path, state: dict[str, Any], keep_previous: bool = Tru
         with atomic_file(path) as temporary:
             with temporary.open('wb') as file:
                 hashed = _HashedFile(file)
-                torch.save(state, hashed)
+                torch.save(state, hashed)  # type: ignore[arg-type]
                 # a ZIP archive may be followed by other bytes, so that the file stays one that torch.load reads
                 file.write(hashed.digest())
             if keep_previous and path.exists():

@@ -96,7 +96,7 @@ def keep_statistics(model: nn.Module) -> None:
 def _hold(module: nn.Module) -> None:
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         # a method of the object, which copy.deepcopy binds to the copy
-        module.train = types.MethodType(_evaluate, module)
+        module.train = types.MethodType(_evaluate, module)  # type: ignore[method-assign]
         module.eval()
 
 

@@ -48,7 +48,7 @@ class Learner:
     def __init__(
         self,
         recipe: Recipe,
-        model: nn.Module,
+        model: Any,
         start: dict[str, torch.Tensor],
         steps_per_epoch: int,
         processes: Processes,
@@ -63,8 +63,8 @@ class Learner:
         if recipe.schedule.keep_statistics:
             keep_statistics(model)
         freeze_for_good(model, recipe.optim, recipe.schedule)
-        self.model = model.train()
-        teacher = create_teacher(model, recipe, start)
+        self.model: nn.Module = model.train()
+        teacher: Any = create_teacher(model, recipe, start)
         if teacher is not None:
             teacher = teacher.to(self.device, memory_format=self.memory_format)
         self.task = ReIDTask(model, recipe.loss, self.device, teacher).to(self.device)

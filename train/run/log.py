@@ -57,7 +57,7 @@ class RunLog:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._handler is not None:
             if error is not None:
-                self._record(f'stopped: {kind.__name__}: {error}')
+                self._record(f'stopped: {type(error).__name__}: {error}')
             logging.getLogger('timm_dpa').removeHandler(self._handler)
             self._handler.close()
         if self.writer is not None:
@@ -70,8 +70,8 @@ class RunLog:
             self._record(text)
 
     def _record(self, text: str) -> None:
-        record = logging.LogRecord(__name__, logging.INFO, '', 0, text, None, None)
-        self._handler.handle(record)
+        if self._handler is not None:
+            self._handler.handle(logging.LogRecord(__name__, logging.INFO, '', 0, text, None, None))
 
     def step(self, row: dict[str, Any]) -> None:
         """A row of `steps.csv`; it has a `step`."""

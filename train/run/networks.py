@@ -99,7 +99,7 @@ def _backbone_args(recipe: ModelRecipe, image_size: tuple[int, int] | None) -> d
     return {'backbone': recipe.name, **own}
 
 
-def start_network(model: nn.Module, recipe: ModelRecipe) -> list[str]:
+def start_network(model: Any, recipe: ModelRecipe) -> list[str]:
     """Fill a new network with the weights that the recipe starts from; returns what was done, a line each.
 
     Raises:
@@ -119,7 +119,7 @@ def start_network(model: nn.Module, recipe: ModelRecipe) -> list[str]:
 
 
 def _source(recipe: ModelRecipe) -> str:
-    source = recipe.init_from
+    source = recipe.init_from or ''
     if source != 'imagenet':
         if source in list_models(module='dpa_resnet') and not os.path.exists(source):
             tags = [name for name, known in read_manifest().items() if known.architecture == source]
@@ -151,6 +151,7 @@ def released_start(recipe: ModelRecipe) -> str | None:
 
     Known by their name, or by the content of their file.
     """
+    start: str | None
     if recipe.init_from in (None, 'imagenet') and brings_weights(recipe.name):
         start = recipe.checkpoint or recipe.name
     elif recipe.checkpoint or not brings_weights(recipe.name):  # else it has something of two
@@ -195,7 +196,7 @@ def save_model_folder(
     write_model_folder(model, model_args, image_size, folder)
 
 
-def write_model_folder(model: nn.Module, model_args: dict[str, Any], image_size: tuple[int, int], folder: Path) -> None:
+def write_model_folder(model: Any, model_args: dict[str, Any], image_size: tuple[int, int], folder: Path) -> None:
     """Write `config.json` and `model.safetensors` of a model, whole or not at all; a folder is replaced as a whole.
 
     Args:

@@ -30,7 +30,7 @@ class ReIDTask(TrainingTask):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         loss: LossRecipe,
         device: torch.device | None = None,
         start: nn.Module | None = None,
@@ -58,7 +58,9 @@ class ReIDTask(TrainingTask):
         self.smoothing = smoothing_of_torch(loss.label_smoothing, model.num_classes, loss.smooth_target)
         self.network: nn.Module = _Network(model, logits)
         # in a tuple, which hides it from train(), from checkpoints and from DistributedDataParallel
-        self.start = () if start is None else (_Network(start.eval().requires_grad_(False), None).eval(),)
+        self.start: tuple[nn.Module, ...] = ()
+        if start is not None:
+            self.start = (_Network(start.eval().requires_grad_(False), None).eval(),)
         if loss.pull and not self.start:
             raise ValueError(f'loss.pull={loss.pull} needs the network of the start')
 
@@ -115,7 +117,7 @@ class ReIDTask(TrainingTask):
 class _Network(nn.Module):
     """What DistributedDataParallel and torch.compile wrap: all that holds parameters, in one forward."""
 
-    def __init__(self, model: nn.Module, logits: ClassifierLogits | None) -> None:
+    def __init__(self, model: Any, logits: ClassifierLogits | None) -> None:
         super().__init__()
         self.model = model
         self.logits = logits

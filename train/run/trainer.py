@@ -139,6 +139,7 @@ class Trainer:
         self.epoch = self.batch = self.saved_step = 0
         self.seconds = 0.0
         self.sums: dict[str, float] = {}
+        self.log: RunLog
         if state:
             self.learner.restore(state)
             self.epoch, self.batch, self.saved_step = state['epoch'], state['batch'], state['step']
@@ -235,7 +236,10 @@ class Trainer:
             RunLog(self.folder, self.learner.step, self.processes.is_main, run.tensorboard) as self.log,
             bar as self.bar,
         ):
-            yield
+            try:
+                yield
+            finally:
+                self.batches.close()
 
     def _introduce(self) -> None:
         for problem in self.damaged:
@@ -366,11 +370,13 @@ class Trainer:
 
     def _final_model(self) -> nn.Module:
         """What the run ends with: a copy whose embeddings are whitened, if the recipe says so."""
-        model, run = self.learner.evaluated_model(), self.recipe.run
+        model: Any = self.learner.evaluated_model()
+        run = self.recipe.run
         if run.whiten is None:
             return model
         model = copy.deepcopy(model)
-        seen = fit_whitening(model, self.batches.beyond(run.whiten_images), run.whiten, self.learner.autocast)
+        batches = ((pixels, labels) for pixels, labels, _ in self.batches.beyond(run.whiten_images))
+        seen = fit_whitening(model, batches, run.whiten, self.learner.autocast)
         if self.processes.world_size > 1:
             torch.distributed.broadcast(model.whiten.matrix, 0)
         self.log.say(f'whitening fitted to {seen} images')

@@ -8,10 +8,10 @@ on vehicles that are known and divides by them. It needs no gradient, and of few
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from timm_dpa.layers.whitening import add_whitening
 
@@ -56,7 +56,7 @@ def whitening_matrix(embeddings: np.ndarray, labels: np.ndarray, shrinkage: floa
 
 @torch.no_grad()
 def fit_whitening(
-    model: nn.Module,
+    model: Any,
     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
     shrinkage: float,
     autocast: torch.dtype | None = None,
