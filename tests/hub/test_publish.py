@@ -18,7 +18,15 @@ from timm_dpa.hub.release import describe_release
 from timm_dpa.train.recipes.recipe import ModelRecipe
 from timm_dpa.train.run.networks import save_model_folder
 
-FILES = {'README.md', 'config.json', 'model.safetensors', 'ranks.png', 'recipe.yaml', 'test/golden.safetensors'}
+FILES = {
+    'README.md',
+    'config.json',
+    'model.safetensors',
+    'ranks.png',
+    'recipe.yaml',
+    'release.json',
+    'test/golden.safetensors',
+}
 
 
 @pytest.fixture(scope='module')
@@ -156,7 +164,7 @@ class TestRun:
         status, _, errors = client.cli('publish', str(trained), '--repo-id', 'org/refused')
         hub.faults.clear()
         assert status == 1
-        assert 'org/refused: the Hub refused it' in errors
+        assert 'org/refused: the Hub refused the upload' in errors
 
 
 class TestManifest:
