@@ -128,7 +128,7 @@ class TestRun:
         published(client, str(trained), '--repo-id', 'me/open')
         status, _, errors = client.cli('publish', str(trained), '--repo-id', 'me/open', '--private')
         assert status == 2
-        assert 'me/open: is there already, and public' in errors
+        assert 'me/open: exists already and is public' in errors
 
     def test_pull_request_leaves_the_repository_alone(self, hub, client, trained):
         hub.repos['org/theirs'] = Repository('org/theirs')
@@ -254,7 +254,7 @@ class TestWrongUse:
     @pytest.mark.parametrize(
         ('token', 'message'),
         [
-            ('', 'nobody is logged in: hf auth login, or set HF_TOKEN'),
+            ('', 'no login: run hf auth login, or set HF_TOKEN'),
             ('hf_stolen', 'does not know this token'),
             ('hf_reader', 'may not write there'),
         ],
