@@ -18,6 +18,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from timm_dpa.attention import ATTN_TEXTS
 from timm_dpa.files import write_bytes
+from timm_dpa.train.evaluation.tables import METRICS
 
 from .lineage import data_folder, only_synthetic, real_sources, terms
 
@@ -27,13 +28,13 @@ CARD = 'README.md'
 FACTS_FILE = 'release.json'
 _TAGS = ('timm-dpa', 'vehicle-re-identification', 're-identification', 'uav', 'drone', 'image-retrieval')
 _TEMPLATE = Path(__file__).parent / 'templates' / 'model_card.md'
-#: name on the card and in the manifest -> key in `evaluation.json`, identifier in the card's metadata
-_METRICS = {
-    'mAP': ('mAP', 'mean_average_precision'),
-    'Rank-1': ('rank1', 'rank_1'),
-    'Rank-5': ('rank5', 'rank_5'),
-    'Rank-10': ('rank10', 'rank_10'),
-    'mINP': ('mINP', 'mean_inverse_negative_penalty'),
+#: key in `evaluation.json` -> identifier in the card's metadata
+_IDENTIFIERS = {
+    'mAP': 'mean_average_precision',
+    'rank1': 'rank_1',
+    'rank5': 'rank_5',
+    'rank10': 'rank_10',
+    'mINP': 'mean_inverse_negative_penalty',
 }
 
 
@@ -133,7 +134,7 @@ def render_card(facts: CardFacts) -> str:
         synthetic=only_synthetic(facts.sources),
         mixed=mixed,
         real=[', '.join([f'"{source["name"]}"', *terms(source)]) for source in real],
-        metrics=list(_METRICS),
+        metrics=list(METRICS.values()),
         license_text=_license_text(facts),
     )
     return str(card).rstrip() + '\n'
@@ -178,7 +179,7 @@ def summarize(result: dict[str, Any]) -> dict[str, Any]:
         'protocol': _protocol(settings),
         'queries': round(result['metrics']['valid_queries']),
         'gallery': settings['gallery'],
-        **{name: round(100 * result['metrics'][key], 2) for name, (key, _) in _METRICS.items()},
+        **{name: round(100 * result['metrics'][key], 2) for key, name in METRICS.items()},
         'options': _evaluation_options(result),
         'chosen': _was_chosen(result),
     }
@@ -237,11 +238,11 @@ def _eval_results(result: dict[str, Any]) -> list[EvalResult]:
             dataset_config=result['protocol'],
             dataset_split='test',
             dataset_revision=result['revision'],
-            metric_type=identifier,
+            metric_type=_IDENTIFIERS[key],
             metric_name=f'{name} (%)',
             metric_value=result[name],
         )
-        for name, (_, identifier) in _METRICS.items()
+        for key, name in METRICS.items()
     ]
 
 

@@ -23,18 +23,18 @@ __all__ = ['PublishError', 'Published', 'prepare', 'publish', 'publish_all']
 
 
 class PublishError(RuntimeError):
-    """The upload failed. What was sent is kept by the Hub, and the same call goes on from there."""
+    """The upload failed. The Hub keeps what was sent, and the same call resumes from there."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """What came of it.
+    """The result of an upload.
 
     Attributes:
         repo_id: `org/name`.
         revision: the commit, 40 hexadecimal digits; of the pull request where there is one.
         url: of the commit or pull request.
-        changed: whether anything was different from what was there.
+        changed: whether the upload changed anything.
     """
 
     repo_id: str
@@ -74,27 +74,27 @@ def publish(
     manifest: Path = MANIFEST,
     **facts: Any,
 ) -> Published:
-    """Upload a model to `https://<Hub>/<repo_id>`, which is made if it is not there.
+    """Upload a model to `https://<Hub>/<repo_id>`, which is created if it does not exist.
 
     Args:
         source: see `prepare`.
         repo_id: `org/name`.
-        private: make the repository a private one.
+        private: create a private repository.
         create_pr: open a pull request instead of changing the repository.
         tag: note it in the manifest as `<architecture>.<tag>`, so that timm knows it by this name.
-        default: of that tag, see `record_release`.
-        manifest: that manifest.
+        default: see `record_release`; for `tag`.
+        manifest: the manifest that notes `tag`.
         facts: see `build_folder`.
 
     Raises:
         FileNotFoundError, ValueError: see `build_folder`; a tag that the manifest cannot take.
-        PublishError: nobody is logged in, no right to write there, or the connection was lost.
+        PublishError: no login, no right to write to the repository, or a lost connection.
     """
     check_repo_id(repo_id)
     if tag is not None and create_pr:
         raise ValueError('tag: a pull request has no revision to note yet; note it when it is merged')
     if not get_token():
-        raise PublishError('nobody is logged in: hf auth login, or set HF_TOKEN to a token that may write')
+        raise PublishError('no login: run hf auth login, or set HF_TOKEN to a token that may write')
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / 'model'
         prepare(source, folder, repo_id, **facts)
@@ -118,7 +118,7 @@ def publish_all(
 
     Args:
         org: organization, or user, on the Hub.
-        models: where their folders lie, `<architecture>.<tag>/`.
+        models: the folder of their folders, `<architecture>.<tag>/`.
         dry_run: write the folders here instead, by name.
 
     Raises:
@@ -129,7 +129,7 @@ def publish_all(
     releases = list(read_manifest(manifest).values())
     if not releases:
         raise ValueError(f'{manifest}: no weights are released yet; timm-dpa publish --package releases a run')
-    for release in releases:  # what is wrong shows before the first upload
+    for release in releases:  # fail fast
         _check_folder(models / release.name, release)
     done = []
     for release in releases:
@@ -162,7 +162,7 @@ def _upload(folder: Path, repo_id: str, private: bool, create_pr: bool) -> Publi
             api.create_repo(repo_id, private=private, exist_ok=True)
             before = _head(api, repo_id)
         elif private and not before.private:
-            raise ValueError(f'{repo_id}: is there already, and public; private is for a new repository')
+            raise ValueError(f'{repo_id}: exists already and is public; private is for a new repository')
         commit = api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,

@@ -16,7 +16,7 @@ from .dpa_resnet import ReIDResNet
 from .tables import format_table
 from .weights.manifest import read_manifest
 
-__all__ = ['count_macs', 'zoo_table']
+__all__ = ['count_macs', 'match_models', 'zoo_table']
 
 _COLUMNS = ('model', 'attention', 'parameters (M)', 'GMACs', 'embedding', 'pretrained tags')
 
@@ -30,17 +30,29 @@ def count_macs(model: Any, image_size: tuple[int, int] = (256, 256)) -> int:
     return counter.get_total_flops() // 2
 
 
+def match_models(*patterns: str) -> list[str]:
+    """Our architectures whose names match one of the patterns, such as `*_resnet18`, sorted.
+
+    Raises:
+        ValueError: a pattern matches none.
+    """
+    chosen: set[str] = set()
+    for pattern in patterns:
+        names = list_models(pattern, module='dpa_resnet')
+        if not names:
+            raise ValueError(f'no model is called {pattern}; timm-dpa models lists all')
+        chosen.update(names)
+    return sorted(chosen)
+
+
 def zoo_table(pattern: str = '*', markdown: bool = False) -> str:
     """The registered models whose name matches `pattern`, as text; parameters without classifier, GMACs at 256 px.
 
     Raises:
         ValueError: no model matches.
     """
-    names = list_models(pattern, module='dpa_resnet')
-    if not names:
-        raise ValueError(f'no model is called {pattern}; timm-dpa models lists all')
     rows, released = [_COLUMNS], read_manifest()
-    for name in sorted(names, key=lambda name: (int(name.rpartition('resnet')[2]), name)):
+    for name in sorted(match_models(pattern), key=lambda name: (int(name.rpartition('resnet')[2]), name)):
         model: ReIDResNet = timm.create_model(name, device='meta').eval()
         tags = [
             tag.partition('.')[2] + (_describe_sources(released[tag].trained_on) if tag in released else '')

@@ -46,7 +46,7 @@ class ReIDResNet(ReIDHead, ResNet):
             makes the output a map `(B, C, H, W)`.
         ibn: IBN-a (Pan et al., ECCV 2018): the first norm of each block of stages 1-3 is instance norm on half of its
             channels, `InstanceBatchNorm2d`. ImageNet weights of a plain ResNet do not fit.
-        whiten: a fixed linear map after the neck, see `Whitening`. Weights that hold one bring it along.
+        whiten: a fixed linear map after the neck, see `Whitening`. Weights that hold one give the model one.
 
     Raises:
         ValueError: unknown `attn_layer`, a stage outside of 1-4, `attn_blocks` that a stage does not have, another

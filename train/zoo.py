@@ -8,8 +8,6 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from timm.models import list_models
-
 from timm_dpa import FeatureExtractor
 
 from .data.datasets import ReIDData, load_data
@@ -21,24 +19,9 @@ from .run.distributed import joined_processes
 from .run.folder import RunFolder
 from .run.trainer import train
 
-__all__ = ['choose_architectures', 'is_newer', 'train_family']
+__all__ = ['is_newer', 'train_family']
 
 _logger = logging.getLogger(__name__)
-
-
-def choose_architectures(patterns: Sequence[str]) -> list[str]:
-    """Our architectures whose names match one of the patterns, such as `*_resnet18`, sorted.
-
-    Raises:
-        ValueError: a pattern matches none.
-    """
-    chosen = set()
-    for pattern in patterns:
-        names = list_models(pattern, module='dpa_resnet')
-        if not names:
-            raise ValueError(f'no model is called {pattern}; timm-dpa models lists all')
-        chosen.update(names)
-    return sorted(chosen)
 
 
 def train_family(

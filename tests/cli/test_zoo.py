@@ -10,10 +10,11 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from tests.support.vehicles import write_vehicles
+from timm_dpa.catalog import match_models
 from timm_dpa.cli.main import main
 from timm_dpa.train.data.provenance import write_about
 from timm_dpa.train.recipes.recipe import Recipe
-from timm_dpa.train.zoo import choose_architectures, train_family
+from timm_dpa.train.zoo import train_family
 from timm_dpa.weights.manifest import read_manifest
 
 #: full architectures, since a tag can say no options, but hardly any images
@@ -170,5 +171,5 @@ class TestWrongUse:
             list(train_family(['reid_resnet18'], recipe, data, tmp_path / 'zoo'))
 
     def test_patterns(self):
-        assert choose_architectures(['dpa_*']) == ['dpa_resnet18', 'dpa_resnet50']
-        assert len(choose_architectures(['*_resnet50', 'nl_*'])) == 9
+        assert match_models('dpa_*') == ['dpa_resnet18', 'dpa_resnet50']
+        assert len(match_models('*_resnet50', 'nl_*')) == 9

@@ -25,7 +25,15 @@ from timm_dpa.hub.golden import GOLDEN_FILE, check_golden
 from timm_dpa.train.data.toy_vehicles import draw_vehicle
 from timm_dpa.weights.fetch import WeightsError
 
-FILES = ['README.md', 'config.json', 'model.safetensors', 'ranks.png', 'recipe.yaml', 'test/golden.safetensors']
+FILES = [
+    'README.md',
+    'config.json',
+    'model.safetensors',
+    'ranks.png',
+    'recipe.yaml',
+    'release.json',
+    'test/golden.safetensors',
+]
 
 
 def listing(folder: Path) -> dict[str, str]:
@@ -203,7 +211,7 @@ class TestWhatMustBeSaid:
         build_folder(bare, tmp_path / 'out', 'somebody/x', license='mit', trained_on='Nothing: random weights.')
         card = ModelCard.load(tmp_path / 'out' / 'README.md')
         assert 'Nothing: random weights.' in card.text
-        assert 'None were measured.' in card.text
+        assert 'No results were measured.' in card.text
         assert card.data.eval_results is None
         assert not (tmp_path / 'out' / 'recipe.yaml').exists()
 

@@ -228,8 +228,8 @@ class TestStart:
         (run / 'recipe.yaml').write_text(yaml.safe_dump(recipe))
         runs = training_runs(run)
         assert describe_runs(runs).endswith(
-            'Its embeddings were pulled to those of the weights `dpa_resnet50.rendered`, which were trained on 36,000 '
-            'synthetic images of 3,000 vehicles ("timm-dpa rendered vehicles").'
+            'Its embeddings were pulled toward those of the weights `dpa_resnet50.rendered`, which were trained on '
+            '36,000 synthetic images of 3,000 vehicles ("timm-dpa rendered vehicles").'
         )
         assert [source['images'] for source in training_sources(runs)] == [36000, 48]
         assert only_synthetic(training_sources(runs))

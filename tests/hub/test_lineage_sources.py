@@ -59,7 +59,7 @@ class TestCard:
         assert f'**Trained on synthetic images and on real images**: "Street crops", {terms}.' in text
         assert 'the training part of "Street crops"' in text
         assert f'Crops of real vehicles on a street. These images: {terms}.' in text
-        assert f'Real images that they were trained on: "Street crops": {terms}.' in text
+        assert f'Real images that the weights were trained on: "Street crops": {terms}.' in text
         assert 'crops_1' not in text
         data = card.data.to_dict()
         assert data['datasets'] == ['noisy-patterns', 'street-crops']

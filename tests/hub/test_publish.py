@@ -18,7 +18,15 @@ from timm_dpa.hub.release import describe_release
 from timm_dpa.train.recipes.recipe import ModelRecipe
 from timm_dpa.train.run.networks import save_model_folder
 
-FILES = {'README.md', 'config.json', 'model.safetensors', 'ranks.png', 'recipe.yaml', 'test/golden.safetensors'}
+FILES = {
+    'README.md',
+    'config.json',
+    'model.safetensors',
+    'ranks.png',
+    'recipe.yaml',
+    'release.json',
+    'test/golden.safetensors',
+}
 
 
 @pytest.fixture(scope='module')
@@ -120,7 +128,7 @@ class TestRun:
         published(client, str(trained), '--repo-id', 'me/open')
         status, _, errors = client.cli('publish', str(trained), '--repo-id', 'me/open', '--private')
         assert status == 2
-        assert 'me/open: is there already, and public' in errors
+        assert 'me/open: exists already and is public' in errors
 
     def test_pull_request_leaves_the_repository_alone(self, hub, client, trained):
         hub.repos['org/theirs'] = Repository('org/theirs')
@@ -156,7 +164,7 @@ class TestRun:
         status, _, errors = client.cli('publish', str(trained), '--repo-id', 'org/refused')
         hub.faults.clear()
         assert status == 1
-        assert 'org/refused: the Hub refused it' in errors
+        assert 'org/refused: the Hub refused the upload' in errors
 
 
 class TestManifest:
@@ -246,7 +254,7 @@ class TestWrongUse:
     @pytest.mark.parametrize(
         ('token', 'message'),
         [
-            ('', 'nobody is logged in: hf auth login, or set HF_TOKEN'),
+            ('', 'no login: run hf auth login, or set HF_TOKEN'),
             ('hf_stolen', 'does not know this token'),
             ('hf_reader', 'may not write there'),
         ],

@@ -43,15 +43,16 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
+    from timm_dpa.catalog import match_models
     from timm_dpa.hub.release import check_family, release_member
-    from timm_dpa.train.zoo import choose_architectures, train_family
+    from timm_dpa.train.zoo import train_family
 
     models, tests = ([word for word in words or () if not _SETTING.match(word)] for words in (args.models, args.test))
     # argparse gives the settings that follow an option with several values to it
     settings = [word for word in (*(args.models or ()), *args.test) if _SETTING.match(word)]
     recipe = read_recipe(args, ['run.evaluate_every=0', *settings, *args.settings])
     tag = args.tag or re.sub('[^a-z0-9]+', '_', f'{Path(args.recipe).stem}_{Path(args.data).stem}'.lower()).strip('_')
-    chosen = choose_architectures(models or [f'*_resnet{args.depth}'])
+    chosen = match_models(*(models or [f'*_resnet{args.depth}']))
     check_family(chosen, recipe, args.data, tag, args.license)
     releases = [
         release_member(run, tag, Path(args.out), results, args.license)

@@ -83,10 +83,10 @@ def find_weights(path: str | os.PathLike[str]) -> str:
 def init_backbone(
     model: ReIDResNet | ReIDBackbone, init_from: str | os.PathLike[str] = 'timm/resnet50.a1_in1k'
 ) -> InitReport:
-    """Fill the backbone of `model` with trained weights, and with it all else that the source has and fits.
+    """Fill the backbone of `model` with trained weights, and all other parts that the source has and that fit.
 
-    From a re-identification network that is its neck, its pooling, and each attention of the same kind, whole or not at
-    all. From released weights of this package, given by name, it is no attention: the trunk, which all have alike.
+    A re-identification network also gives its neck, its pooling, and each attention of the same kind, as a whole or not
+    at all. Released weights of this package, given by name, give no attention: only the trunk, which all models share.
 
     Args:
         model: the model to fill, changed in place. It may have other input channels than the source.
