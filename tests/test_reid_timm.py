@@ -106,6 +106,21 @@ def test_weights_for_the_backbone(tmp_path):
         init_backbone(create('convnext_atto'), tmp_path / 'resnet.pth')
 
 
+def test_a_backbone_whose_features_are_a_list():
+    torch.manual_seed(0)
+    model = ReIDBackbone('crossvit_tiny_240').eval()
+    x = torch.randn(2, 3, 240, 240, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model.neck(model.backbone.forward_head(model.backbone.forward_features(x), pre_logits=True))
+        assert torch.equal(model(x), expected)
+    assert expected.shape == (2, model.head_hidden_size)
+
+
+def test_a_backbone_without_a_head():
+    with pytest.raises(ValueError, match='features_only'):
+        ReIDBackbone('test_resnet', backbone_args={'features_only': True})
+
+
 def test_an_unknown_backbone():
     with pytest.raises(ValueError, match='resnet17'):
         timm.create_model('reid_timm', backbone='resnet17')

@@ -61,6 +61,8 @@ class ReIDBackbone(ReIDHead):
             self.backbone = timm.create_model(backbone, num_classes=0, in_chans=in_chans, **self.backbone_args)
         except (RuntimeError, TypeError) as error:
             raise ValueError(f'backbone {backbone!r}: {error}') from error
+        if not hasattr(self.backbone, 'forward_head'):
+            raise ValueError(f'backbone {backbone!r}: gives maps without a head; leave out features_only')
         self.in_chans = in_chans
         self.drop_rate = drop_rate
         size = self.backbone_args.get('img_size', self.backbone.pretrained_cfg['input_size'][1:])
@@ -69,13 +71,14 @@ class ReIDBackbone(ReIDHead):
             features = self.backbone.eval().forward_features(torch.zeros(1, in_chans, *self.input_size[1:]))
         self.backbone.train()
         self.feature_dim = -1  # of the channels
-        if features.ndim == 4 and features.shape[1] == self.backbone.num_features:
-            self.feature_dim = 1
-        self.num_features = features.shape[self.feature_dim]
         self.token_width = 0
-        if features.ndim != 4:
+        one = isinstance(features, torch.Tensor)  # CrossViT gives a list of tokens
+        if not one or features.ndim != 4:
             with torch.no_grad():
                 self.token_width = self.backbone.forward_head(features, pre_logits=True).shape[1]
+        elif features.shape[1] == self.backbone.num_features:
+            self.feature_dim = 1
+        self.num_features = features.shape[self.feature_dim] if one else self.token_width
         self.has_whitening = whiten
         self._build_head(num_classes, 'own' if self.token_width else global_pool)
         self.to(device=device, dtype=dtype)
@@ -107,7 +110,7 @@ class ReIDBackbone(ReIDHead):
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """From images `(B, C, H, W)` maps `(B, D, h, w)`; the pooled `(B, D)` of backbones that make tokens."""
         x = self.backbone.forward_features(x)
-        if x.ndim != 4:
+        if self.token_width:
             return self.backbone.forward_head(x, pre_logits=True)
         return x if self.feature_dim == 1 else x.permute(0, 3, 1, 2)
 
