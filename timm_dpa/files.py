@@ -101,7 +101,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 @contextmanager
-def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+def locked(path: str | os.PathLike[str], what: Path | None = None) -> Iterator[None]:
     """Hold the lock file `path` while the block runs, so that one process at a time does what it stands for.
 
     The operating system releases it when the process ends, however that happens. It holds between the processes of one
@@ -109,13 +109,14 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
 
     Args:
         path: the lock file. It is made, with its parent folders, and removed in the end.
+        what: the file or folder that an error names; None for the folder that `path` is in.
 
     Raises:
         BlockingIOError: another process, or another thread, holds it; the message says which, where, and since when.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = _lock(path) if fcntl else None
+    handle = _lock(path, what or path.parent) if fcntl else None
     try:
         yield
     finally:
@@ -125,7 +126,7 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
             os.close(handle)
 
 
-def _lock(path: Path) -> int:
+def _lock(path: Path, what: Path) -> int:
     """The descriptor of the lock file, which is locked."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -134,7 +135,7 @@ def _lock(path: Path) -> int:
         except BlockingIOError:
             holder = os.read(handle, 1000).decode(errors='replace') or 'another process'
             os.close(handle)
-            raise BlockingIOError(f'{path.parent}: is in use by {holder}; wait for its end, or stop it') from None
+            raise BlockingIOError(f'{what}: is in use by {holder}; wait for its end, or stop it') from None
         except OSError:  # a network file system without locks
             pass
         with suppress(FileNotFoundError):  # whoever held it may have removed the file since it was opened

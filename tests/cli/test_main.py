@@ -152,7 +152,7 @@ class TestEmbed:
         assert f'{tmp_path}: left out {left_out}' in caplog.messages
 
     def test_a_transformer_of_another_size(self, run, crops, tmp_path):
-        options = ['--model', 'test_vit', '--image-size', 64, 96, '--device', 'cpu', '--precision', 'fp32']
+        options = ['--model', 'test_vit3', '--image-size', 64, 96, '--device', 'cpu', '--precision', 'fp32']
         out = tmp_path / 'a.safetensors'
         assert run('embed', crops, '--out', out, *options)[0] == 0
         assert run('search', '--query', crops / '0_0.png', '--gallery', out, '--device', 'cpu')[0] == 0

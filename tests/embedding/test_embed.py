@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from timm_dpa.embedding import files as files_module
-from timm_dpa.embedding.embed import embed_to_file, locked
+from timm_dpa.embedding.embed import embed_to_file
 from timm_dpa.embedding.extractor import FeatureExtractor
 from timm_dpa.embedding.files import load_embeddings
 from timm_dpa.embedding.images import ImageError
@@ -497,20 +497,22 @@ class TestOneWriter:
 
     SCRIPT = (
         'import sys, time\n'
-        'from pathlib import Path\n'
-        'from timm_dpa.embedding.embed import locked\n'
-        'with locked(Path(sys.argv[1])):\n'
-        '    print("locked", flush=True)\n'
-        '    time.sleep(600)\n'
+        'from timm_dpa.embedding.embed import embed_to_file\n'
+        'class Slow:\n'
+        '    embedding_size, origin = 3, {}\n'
+        '    def describe(self):\n'
+        '        print("locked", flush=True)\n'
+        '        time.sleep(600)\n'
+        'embed_to_file(Slow(), sys.argv[1], sys.argv[2])\n'
     )
 
     def test_the_second_is_told_of_the_first_until_that_dies(self, extractor, folder, out, tmp_path):
-        command = [sys.executable, '-c', self.SCRIPT, str(out)]
+        command = [sys.executable, '-c', self.SCRIPT, str(folder), str(out)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stdout.readline() == 'locked\n'
                 before = snapshot(tmp_path)
-                with pytest.raises(BlockingIOError, match=rf'process {process.pid} on '):
+                with pytest.raises(BlockingIOError, match=rf'{out.name}: is in use by process {process.pid} on '):
                     embed_to_file(extractor, folder, out)
                 assert snapshot(tmp_path) == before
                 assert extractor.decoded == []
@@ -531,10 +533,6 @@ class TestOneWriter:
             with pytest.raises(Stop):
                 embed_to_file(extractor, folder, out)
         assert embed_to_file(extractor, folder, out).embedded == 10
-
-    def test_other_outputs_are_free(self, extractor, folder, out, tmp_path):
-        with locked(tmp_path / 'other.safetensors'):
-            assert embed_to_file(extractor, folder, out).embedded == 10
 
     def test_half_of_a_file_that_a_killed_process_left_is_removed(self, extractor, folder, out, tmp_path):
         (tmp_path / f'.{out.name}.tmp99_0.safetensors').write_bytes(b'half')

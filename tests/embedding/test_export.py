@@ -257,7 +257,7 @@ def test_a_compiled_model_is_exported_as_what_it_was_made_of(tmp_path, how):
 
 
 def test_a_transformer_made_for_another_size(tmp_path):
-    model = create_embedding_model('test_vit', False, (64, 96))
+    model = create_embedding_model('test_vit3', False, (64, 96))
     report = export_model(model, tmp_path / 'a.pt2', 'torch-export')
     assert report.metadata['input_size'] == [3, 64, 96]
     with pytest.raises(ExportError, match=r'does not run at 32 x 32: AssertionError: Input height'):

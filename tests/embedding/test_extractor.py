@@ -536,7 +536,7 @@ class TestOtherModels:
 
     def test_a_transformer_made_for_another_size(self):
         image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype=np.uint8))
-        extractor = FeatureExtractor('test_vit', False, precision='fp32', image_size=(64, 96))
+        extractor = FeatureExtractor('test_vit3', False, precision='fp32', image_size=(64, 96))
         assert extractor.model.patch_embed.img_size == (64, 96)
         expected = reference(extractor.model, [image], (64, 96))
         assert_same(extractor(image), expected)

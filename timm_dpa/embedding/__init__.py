@@ -1,1 +1,1 @@
-"""Embeddings: from images in any form to vectors, files of them, search and export."""
+"""Embeddings: from images in any form, embeddings files, search and export."""

@@ -7,17 +7,14 @@ import glob
 import logging
 import os
 import shutil
-import socket
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from ..files import atomic_file
+from ..files import atomic_file, locked
 from .extractor import FeatureExtractor
 from .files import (
     EmbeddingsFile,
@@ -100,31 +97,8 @@ def embed_to_file(
         raise ValueError('no images to embed')
     if any(not isinstance(item.source, (str, os.PathLike)) for item in items):
         raise TypeError('only image files and folders can be embedded to a file; use FeatureExtractor for others')
-    with locked(out):
+    with locked(out.with_name(f'.{out.name}.lock'), out):
         return _Embedding(extractor, items, out, overwrite, on_error).run(save_every, progress)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep other processes, and other threads, from writing `path`; a process that dies lets go of it.
-
-    Raises:
-        BlockingIOError: `path` is locked; the message says by whom.
-    """
-    lock, owner = (path.with_name(f'.{path.name}.{kind}') for kind in ('lock', 'owner'))
-    lock_file = FileLock(lock)
-    try:
-        lock_file.acquire(timeout=0)
-    except Timeout as error:
-        holder = owner.read_text() if owner.exists() else 'another process'
-        raise BlockingIOError(f'{path}: {holder} is writing it; wait for it, or name another file') from error
-    try:
-        owner.write_text(f'process {os.getpid()} on {socket.gethostname()}')
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.unlink(missing_ok=True)
-        lock_file.release()
 
 
 class _Embedding:

@@ -1,4 +1,4 @@
-"""Embeddings of vehicle images: any images in, L2-normalized vectors out."""
+"""Embeddings of vehicle images: any images in, vectors of unit length out."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class FeatureExtractor:
         return int(self.model.head_hidden_size)
 
     def describe(self) -> dict[str, str]:
-        """What decides an embedding: extractors that differ in `model` at most give comparable vectors."""
+        """What decides an embedding: extractors that differ in `model` at most give comparable embeddings."""
         digest = hashlib.sha256()
         classifier = self.model.get_classifier()  # takes no part
         for name, module in self.model.named_modules():
