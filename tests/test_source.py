@@ -25,7 +25,6 @@ TOO_LONG = {
     'tests/embedding/test_files.py': 498,
     'tests/embedding/test_images.py': 490,
     'tests/test_examples.py': 502,
-    'tests/test_models.py': 632,
     'tests/train/data/test_datasets.py': 508,
     'tests/train/figures/test_figures.py': 627,
     'tests/train/run/test_fine_tuning.py': 486,
