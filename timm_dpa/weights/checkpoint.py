@@ -100,7 +100,8 @@ def _load(path: str) -> Any:
                 f'{path}: holds more than tensors and numbers{what}, which is not loaded because it could run code, or '
                 'is damaged; save model.state_dict() where it was made'
             ) from error
-        raise ValueError(f'{path}: not a checkpoint that can be read ({error})') from error
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        raise ValueError(f'{path}: not a checkpoint that can be read ({reason})') from error
 
 
 def _find_state_dict(content: Any, path: str) -> tuple[dict[str, torch.Tensor], list[str]]:
@@ -205,7 +206,7 @@ def fill(model: nn.Module, weights: dict[str, torch.Tensor], source: str, but: t
             reason = error
             model.load_state_dict(before)  # some were filled before the error
         wrong = [name for name in state if name in weights and state[name].shape != weights[name].shape]
-    what = difference(wrong, weights, state) if wrong else str(reason)
+    what = difference(wrong, weights, state) if wrong else ' '.join(str(reason).split())
     raise ValueError(f'{source}: weights of another architecture, {what}') from reason
 
 
