@@ -98,8 +98,8 @@ def _save_safetensors(path: Path, content: EmbeddingsFile) -> None:
 def _save_npy(path: Path, content: EmbeddingsFile) -> None:
     names_file = written_files(path)[1]
     write_bytes(names_file, json.dumps(content.names, indent=0).encode())  # first: the array tells that all is there
-    with atomic_file(path) as temporary:
-        np.save(temporary, np.ascontiguousarray(content.vectors, np.float32))
+    with atomic_file(path) as temporary, temporary.open('wb') as file:  # given a name, it may append to that
+        np.save(file, np.ascontiguousarray(content.vectors, np.float32))
 
 
 def _save_csv(path: Path, content: EmbeddingsFile) -> None:

@@ -52,7 +52,7 @@ def write_onnx(
     exported: Any = torch.onnx.export(
         program,
         dynamo=True,
-        dynamic_shapes={'images': axes},
+        dynamic_shapes={'images': axes} if axes else None,
         input_names=['images'],
         output_names=['embeddings'],
         opset_version=max(opset, _TORCH_OPSET),
