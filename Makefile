@@ -3,12 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all test-timm test-floors docs wheel bench lint types clean
+.PHONY: demo test pytest test-all test-timm test-floors docs wheel bench lint types links clean
 
 demo: $(VENV)/demo
 	$(BIN)/timm-dpa demo --out demo
 
-test: lint
+test: lint pytest
+
+pytest: $(VENV)/test
 	$(BIN)/python -m pytest
 
 test-all: lint
@@ -17,6 +19,21 @@ test-all: lint
 # timm's own model tests, from the source distribution of the installed timm, run on our models
 test-timm: $(VENV)/test
 	$(BIN)/python tests/timm_own/run.py
+
+# the fast tests with the lowest versions that pyproject.toml declares, in an environment of their own
+FLOORS := .venv-floors
+test-floors: $(FLOORS)/floors
+	$(FLOORS)/bin/python -m pytest
+
+$(FLOORS)/floors: pyproject.toml tests/support/floors.py $(VENV)/test
+	test -x $(FLOORS)/bin/python || $(PYTHON) -m venv $(FLOORS)
+	$(BIN)/python tests/support/floors.py test > $(FLOORS)/floors.txt
+	$(FLOORS)/bin/python -m pip install --quiet --requirement $(FLOORS)/floors.txt --editable .
+	touch $@
+
+# the site in site/; nothing is loaded from elsewhere
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir site
 
 # for an upload: most released models are left to checkouts and the Hub, see setup.py
 wheel: $(VENV)/wheel
@@ -63,9 +80,13 @@ $(VENV)/test: $(VENV)/core
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
+$(VENV)/docs: $(VENV)/core
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
 $(VENV)/wheel: $(VENV)/core
 	$(BIN)/python -m pip install --quiet 'build>=1.2'
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo
+	rm -rf $(VENV) $(FLOORS) build dist site *.egg-info demo

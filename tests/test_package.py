@@ -1,6 +1,5 @@
-"""What a new user meets first: the import, the README, the package's data."""
+"""What a new user meets first: the import and the package's data."""
 
-import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -10,10 +9,6 @@ from pathlib import Path
 import pytest
 
 import timm_dpa
-from timm_dpa.catalog import zoo_table
-from timm_dpa.train.data.toy_vehicles import draw_vehicle
-
-README = Path(__file__).parents[1].joinpath('README.md').read_text(encoding='utf-8')
 
 
 def python(code: str, folder: Path) -> str:
@@ -57,24 +52,3 @@ def test_files_in_git_stay_small_enough_for_a_clone():
     sizes = {path: path.stat().st_size for path in there}
     assert max(sizes.values()) < 95e6
     assert sum(sizes.values()) < 400e6
-
-
-def test_first_python_example_of_the_readme_runs(tmp_path):
-    for index, name in enumerate('abc'):
-        draw_vehicle(index, 0).save(tmp_path / f'{name}.jpg')
-    example = re.findall(r'```python\n(.*?)```', README, flags=re.S)[0]
-    assert 'create_model' in example
-    printed = python(f'{example}\nprint(vectors.shape, vectors.dtype, similarity.diagonal().round(4))', tmp_path)
-    assert printed.strip() == '(3, 2048) float32 [1. 1. 1.]'
-
-
-def test_loop_of_your_own_of_the_readme_runs(tmp_path):
-    example = next(code for code in re.findall(r'```python\n(.*?)```', README, flags=re.S) if 'TripletLoss' in code)
-    printed = python(f'{example}\nprint(bool(embeddings.grad.any()))', tmp_path)
-    assert re.fullmatch(r'mAP 0\.\d+, Rank-1 [01]\.\d+, mINP 0\.\d+, 8 queries\nTrue\n', printed)
-
-
-def test_table_of_the_readme_is_that_of_the_package():
-    """But for the tags, the last column, which change with each release."""
-    lines = [line.removesuffix('|').rpartition('|')[0] + '|' for line in zoo_table(markdown=True).splitlines()]
-    assert '\n'.join(lines) in README

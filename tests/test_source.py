@@ -33,7 +33,7 @@ TOO_LONG = {
 
 
 def source_files() -> list[Path]:
-    folders = (*PACKAGES, 'tests', 'benchmarks', 'examples', 'docs')
+    folders = (*PACKAGES, 'benchmarks', 'examples', 'docs')
     return sorted(path for folder in folders for path in (PROJECT / folder).rglob('*.py'))
 
 
