@@ -1,5 +1,6 @@
 """Small data sets on disk, in the layouts that `load_data` knows."""
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,8 @@ def vru(root: Path) -> Path:
 def vehicle_folders(root: Path, counts: dict[str, int], flat: bool = False) -> Path:
     """`counts` images of each vehicle, a folder each or (flat) named after it."""
     between = '_' if flat else '/'
-    return write_images(
-        root, [f'{vehicle}{between}{n:03d}.jpg' for vehicle, count in counts.items() for n in range(count)]
-    )
+    for vehicle, count in counts.items():
+        for n in range(count):
+            name = f'{vehicle}{between}{n:03d}.jpg'
+            write_image(root / name, seed=zlib.crc32(f'{root.name}/{name}'.encode()))
+    return root

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timm_dpa.train.data.layouts import LAYOUTS, SUBSETS
+
 if TYPE_CHECKING:
     from timm_dpa import FeatureExtractor
     from timm_dpa.train.data.datasets import ReIDData
@@ -101,9 +103,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('data')
-    group.add_argument('--layout', default='auto', choices=_LAYOUTS, help='layout of the folder (default %(default)s)')
+    layouts = ('auto', *LAYOUTS)
+    group.add_argument('--layout', default='auto', choices=layouts, help='layout of the folder (default %(default)s)')
     group.add_argument(
-        '--subset', default='small', choices=('small', 'medium', 'large'), help='test list of VRU (default %(default)s)'
+        '--subset',
+        default='small',
+        choices=SUBSETS,
+        help='test part of VRU, VehicleID or VERI-Wild (default %(default)s)',
     )
     group.add_argument(
         '--test-fraction',
@@ -114,14 +120,11 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-_LAYOUTS = ('auto', 'veri_uav', 'vru', 'veri776', 'csv', 'folders', 'flat')
-
-
-def read_data(args: argparse.Namespace, root: str) -> ReIDData:
+def read_data(args: argparse.Namespace, root: str, warn: bool = True) -> ReIDData:
     """Load the data set at `root` with the options of `add_data_options`."""
     from timm_dpa.train.data.datasets import load_data
 
-    return load_data(root, args.layout, test_fraction=args.test_fraction, subset=args.subset)
+    return load_data(root, args.layout, test_fraction=args.test_fraction, subset=args.subset, warn=warn)
 
 
 def image_size(values: list[int] | None) -> tuple[int, int] | None:

@@ -22,7 +22,7 @@ def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
 def _check(args: argparse.Namespace) -> None:
     from timm_dpa.train.data.check import check_data
 
-    report = check_data(read_data(args, args.root), quick=args.quick)
+    report = check_data(read_data(args, args.root, warn=False), quick=args.quick)  # the report has the warnings
     print(report)
     if args.json:
         with atomic_file(args.json) as temporary:

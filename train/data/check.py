@@ -16,9 +16,10 @@ import numpy as np
 from huggingface_hub.utils import tqdm
 
 from timm_dpa.embedding.images import ImageError, ImageItem, load_rgb
+from timm_dpa.tables import format_table
 
 from .datasets import ReIDData, Split
-from .query_gallery import QueryGallery, pick_query_gallery
+from .query_gallery import QueryGallery, check_evaluable, pick_query_gallery, warn_about
 
 __all__ = ['DataReport', 'SplitReport', 'check_data']
 
@@ -51,13 +52,17 @@ class DataReport:
     Attributes:
         root, layout, protocol: what was read, how, and how query and gallery came about.
         same_camera_rule: whether images of a query's vehicle by its own camera are left out.
-        parts: `train`, `test`, `query` and `gallery`; the latter two are a draw with seed 0 if they are not given.
-        decoded: False after a quick check: `unreadable` and `identical` are unknown.
+        parts: `train`, `test`, `query` and `gallery`; the latter two are the first draw of an evaluation where they are
+            picked at random.
+        decoded: False after a quick check: `unreadable`, `identical` and `conflicting` are unknown.
         unreadable: one line for each image that cannot be read, which names it.
         shared_identities: names of the vehicles that are in train and test.
         identical: pairs of a training file and a test file with the same bytes.
-        copies: pairs of a query and a gallery file with the same bytes that would count as its match.
+        conflicting: pairs of files with the same bytes and different identities.
         without_positive: queries without an image to find in the gallery; metrics leave them out.
+        not_evaluable: why an evaluation could not give a score; empty where it can, or where there are no test images.
+        warnings: what makes its scores mean less than they seem to, see `warn_about`.
+        notes: what was left out and what is doubtful about the reading, see `ReIDData`.
     """
 
     root: str
@@ -69,8 +74,11 @@ class DataReport:
     unreadable: list[str] = field(default_factory=list)
     shared_identities: list[str] = field(default_factory=list)
     identical: list[tuple[str, str]] = field(default_factory=list)
-    copies: list[tuple[str, str]] = field(default_factory=list)
+    conflicting: list[tuple[str, str]] = field(default_factory=list)
     without_positive: list[str] = field(default_factory=list)
+    not_evaluable: str = ''
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ready(self) -> bool:
@@ -90,15 +98,15 @@ class DataReport:
             found.append(f'{_count(self.shared_identities, "identity", "identities")} in train and in test')
         if self.identical:
             found.append(f'{_count(self.identical, "test image", "test images")} identical to a training image')
-        if self.copies:
-            found.append(f'{_count(self.copies, "query has a copy", "queries have copies")} in the gallery')
-        if self.parts['query'].images and len(self.without_positive) == self.parts['query'].images:
-            found.append('no query has an image to find in the gallery')
+        if self.not_evaluable:
+            found.append(f'no evaluation: {self.not_evaluable}')
         return found
 
     def remarks(self) -> list[str]:
         """What is worth knowing and no obstacle, a line each."""
-        found = []
+        found = [*self.notes, *self.warnings]
+        if self.conflicting:
+            found.append(f'{_count(self.conflicting, "image", "images")} identical to one of another identity')
         if self.parts['query'].images == 0:
             found.append('no test images: training cannot be evaluated')
         elif 0 < len(self.without_positive) < self.parts['query'].images:
@@ -125,16 +133,16 @@ class DataReport:
             self.root,
             f'layout {self.layout}, protocol {self.protocol} {rule} same-camera rule',
             '',
-            *_table(rows),
+            format_table(rows, numeric=range(len(rows[0]))),
             '(per identity, width and height: smallest / median / largest)',
         ]
         pairs = [f'{test} = {train}' for train, test in self.identical]
-        copies = [f'{query} = {found}' for query, found in self.copies]
+        conflicts = [f'{path} = {other}' for path, other in self.conflicting]
         for title, names in (
             ('unreadable', self.unreadable),
             ('in train and test', self.shared_identities),
             ('identical in train and test', pairs),
-            ('identical in query and gallery', copies),
+            ('identical under two identities', conflicts),
             ('queries with nothing to find', self.without_positive),
         ):
             if names:
@@ -173,7 +181,13 @@ def check_data(
     if workers is not None and workers < 1:
         raise ValueError(f'workers must be at least 1, not {workers}')
     empty = data.train.subset([])
-    parts = pick_query_gallery(data, protocol) if len(data.test) else QueryGallery(empty, empty, False)
+    parts, not_evaluable = QueryGallery(empty, empty, False), ''
+    if len(data.test):
+        parts = pick_query_gallery(data, protocol, (0, 0))
+        try:
+            check_evaluable(data, protocol)
+        except ValueError as error:
+            not_evaluable = str(error).removeprefix(str(data.root)).lstrip(', ')
     query, gallery, rule = parts
     splits = {'train': data.train, 'test': data.test, 'query': query, 'gallery': gallery}
     looks: dict[str, _Look] = {}
@@ -182,7 +196,6 @@ def check_data(
         looks = dict(zip(paths, _look_at_all(paths, workers or os.cpu_count() or 1, progress), strict=True))
     trained = {looks[path].digest: path for path in reversed(data.train.paths) if path in looks}
     pairs = [(trained.get(looks[path].digest, ''), path) for path in data.test.paths if path in looks]
-    shared = sorted(set(data.train.pids.tolist()) & set(data.test.pids.tolist()))
     return DataReport(
         root=str(data.root),
         layout=data.layout,
@@ -191,10 +204,13 @@ def check_data(
         parts={name: _count_split(split, data.has_cameras, looks) for name, split in splits.items()},
         decoded=not quick,
         unreadable=[look.error for look in looks.values() if look.error],
-        shared_identities=[data.identities[pid] for pid in shared],
+        shared_identities=data.shared_identities,
         identical=[pair for pair in pairs if pair[0]],
-        copies=_copies(parts, looks),
-        without_positive=[query.paths[k] for k in np.flatnonzero(~parts.has_match())],
+        conflicting=_conflicts(data, looks),
+        without_positive=[query.paths[k] for k in np.flatnonzero(~parts.has_match(data.files))],
+        not_evaluable=not_evaluable,
+        warnings=warn_about(data, parts, log=False),
+        notes=data.notes,
     )
 
 
@@ -253,32 +269,23 @@ def _spread(values: Sequence[int] | np.ndarray) -> tuple[int, float, int] | None
     return (int(min(values)), float(np.median(values)), int(max(values))) if len(values) else None
 
 
-def _copies(parts: QueryGallery, looks: dict[str, _Look]) -> list[tuple[str, str]]:
-    """Queries that find their own file; where the same-camera rule leaves it out, nothing is found."""
-
-    def files(split: Split) -> Iterator[tuple[str, int, tuple[bytes | None, int]]]:
-        for path, pid, camid in zip(split.paths, split.pids.tolist(), split.camids.tolist(), strict=True):
-            if path in looks:
-                yield path, camid, (looks[path].digest, pid)
-
-    there: dict[tuple[bytes | None, int], list[tuple[str, int]]] = {}
-    for path, camid, key in files(parts.gallery):
-        there.setdefault(key, []).append((path, camid))
+def _conflicts(data: ReIDData, looks: dict[str, _Look]) -> list[tuple[str, str]]:
+    """Pairs of a file and the first one with the same bytes, where their identities differ."""
+    first: dict[bytes, tuple[str, int]] = {}
     found = []
-    for path, camid, key in files(parts.query):
-        counts = (other for other, theirs in there.get(key, []) if not (parts.exclude_same_camera and theirs == camid))
-        found += [(path, other) for other in islice(counts, 1)]
+    for split in (data.train, data.test):
+        for path, pid in zip(split.paths, split.pids.tolist(), strict=True):
+            look = looks.get(path)
+            if look and look.size:  # what cannot be read is a problem of its own
+                other, theirs = first.setdefault(look.digest, (path, pid))
+                if theirs != pid:
+                    found.append((path, other))
     return found
 
 
-def _count(found: list, one: str, several: str) -> str:
+def _count(found: Sequence[object], one: str, several: str) -> str:
     return f'{len(found)} {one if len(found) == 1 else several}'
 
 
 def _triple(values: tuple[int, float, int] | None) -> str:
     return ' / '.join(f'{value:g}' for value in values) if values else '-'
-
-
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ['  '.join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]

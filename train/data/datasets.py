@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,11 +22,16 @@ from torch.utils.data import Dataset, default_collate
 from timm_dpa.embedding.images import ImageError, ImageItem, load_rgb
 
 from .copies import file_numbers
-from .layouts import LAYOUTS, PARTS, VRU_TESTS, Row, read_layout
+from .layouts import LAYOUTS, PARTS, SUBSETS, Row, read_layout
 from .protocols import PROTOCOLS
 from .provenance import ABOUT_FILE, read_about
 
+if TYPE_CHECKING:
+    from .readers import Reading
+
 __all__ = ['ReIDData', 'Split', 'TrainImages', 'collate', 'load_data', 'rows_by_key', 'train_labels']
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +71,7 @@ class ReIDData:
         identities: names on disk; a pid is an index into it, in all parts.
         has_cameras: whether there is more than one camera.
         protocol: one of `PROTOCOLS`: what `dataset.json` names, else the layout's own.
+        notes: what was left out and what is doubtful about the reading, a sentence each.
     """
 
     root: Path
@@ -75,6 +83,7 @@ class ReIDData:
     identities: list[str]
     has_cameras: bool
     protocol: str
+    notes: list[str] = field(default_factory=list)
 
     @cached_property
     def files(self) -> dict[str, int]:
@@ -99,18 +108,24 @@ def load_data(
     test_fraction: float = 0.3,
     seed: int = 0,
     subset: str = 'small',
+    warn: bool = True,
 ) -> ReIDData:
     """Find the images below `root`, and who is on them. No image is opened.
 
     Sets without a split of their own (`folders`, `flat` and `csv` may be such) are split by identity: the same ones
-    for the same names and seed, wherever `root` is. An identity with a single image goes to the training part.
+    for the same names and seed, wherever `root` is. An identity with a single image goes to the training part. Both
+    parts have two identities at least.
+
+    What was left out, and what is doubtful about the reading, is logged as a warning and in `ReIDData.notes`.
 
     Args:
-        root: folder of the data set, or the folder that holds `VeRi-UAV/`, `VRU/` or `VeRi/`, or a CSV file.
+        root: folder of the data set, or the folder that holds that of a published one, or a CSV file.
         layout: one of `LAYOUTS`, or `'auto'`: by folders and names.
         test_fraction: identities for the test where the data do not say, 0 (none) to 1 (all).
         seed: of that split.
-        subset: test part of VRU: `'small'`, `'medium'` or `'large'` (1200, 2400 and 8000 vehicles).
+        subset: test part of VRU (`'small'`, `'medium'` or `'large'`: 1200, 2400 or 8000 vehicles), VehicleID (800, 1600
+            or 2400) and VERI-Wild (3000, 5000 or 10000).
+        warn: log the warnings; in one process of several only.
 
     Raises:
         FileNotFoundError: no such root, or an image that a list names is missing.
@@ -120,19 +135,22 @@ def load_data(
         raise ValueError(f'unknown layout {layout!r}; choose auto, {", ".join(LAYOUTS)}')
     if not 0 <= test_fraction <= 1:
         raise ValueError(f'test_fraction must be in 0..1, not {test_fraction}')
-    if subset not in VRU_TESTS:
-        raise ValueError(f'unknown subset {subset!r} of VRU; choose {", ".join(VRU_TESTS)}')
+    if subset not in SUBSETS:
+        raise ValueError(f'unknown subset {subset!r}; choose {", ".join(SUBSETS)}')
     root = Path(os.path.abspath(root))
     if not root.exists():
         raise FileNotFoundError(f'{root}: no such file or folder')
-    home, layout, rows = read_layout(root, layout, subset)
-    return _assemble(home, layout, rows, test_fraction, seed)
+    reading = read_layout(root, layout, subset)
+    if warn and os.environ.get('RANK', '0') == '0':
+        for note in reading.notes:
+            _logger.warning('%s: %s', reading.home, note)
+    return _assemble(reading, test_fraction, seed)
 
 
-def _assemble(home: Path, layout: str, rows: list[Row], test_fraction: float, seed: int) -> ReIDData:
-    rows = sorted(rows)
+def _assemble(reading: Reading, test_fraction: float, seed: int) -> ReIDData:
+    home, layout, rows = reading.home, reading.layout, sorted(reading.rows)
     if not any(row.part for row in rows):
-        tested = _draw_identities([row.vehicle for row in rows], test_fraction, seed)
+        tested = _pick_identities([row.vehicle for row in rows], test_fraction, seed)
         rows = [row._replace(part='test' if row.vehicle in tested else 'train') for row in rows]
     identities = sorted({row.vehicle for row in rows})
     pid_of = {name: pid for pid, name in enumerate(identities)}
@@ -166,16 +184,25 @@ def _assemble(home: Path, layout: str, rows: list[Row], test_fraction: float, se
         identities=identities,
         has_cameras=has_cameras,
         protocol=protocol,
+        notes=reading.notes,
     )
 
 
-def _draw_identities(vehicles: list[str], fraction: float, seed: int) -> set[str]:
-    names = [name for name, count in Counter(vehicles).items() if count > 1]
-    count = round(fraction * len(names))
-    if 0 < fraction < 1 and len(names) > 1:
-        count = min(max(count, 1), len(names) - 1)
+def _pick_identities(vehicles: list[str], fraction: float, seed: int) -> set[str]:
+    """The identities of the test part, two at least where it is not to be empty."""
+    counts = Counter(vehicles)
+    names = [name for name, count in counts.items() if count > 1]
+    picked = round(fraction * len(names))
+    if 0 < fraction < 1:
+        most = min(len(counts) - 2, len(names))
+        if most < 2:
+            raise ValueError(
+                f'{len(counts)} vehicles, {len(names)} of them with several images, cannot be split into a training '
+                'and a test part of two each; give test_fraction=0 to train on all, 1 to test on all, or more vehicles'
+            )
+        picked = min(max(picked, 2), most)
     # by hash: a vehicle that is added later moves few others
-    return set(sorted(names, key=lambda name: hashlib.sha256(os.fsencode(f'{seed}/{name}')).digest())[:count])
+    return set(sorted(names, key=lambda name: hashlib.sha256(os.fsencode(f'{seed}/{name}')).digest())[:picked])
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

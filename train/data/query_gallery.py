@@ -132,13 +132,12 @@ def _remedy(data: ReIDData, protocol: str) -> str:
     return '; give a test part with several different images of each vehicle'
 
 
-def warn_about(data: ReIDData, parts: QueryGallery) -> list[str]:
+def warn_about(data: ReIDData, parts: QueryGallery, log: bool = True) -> list[str]:
     """What makes the scores of an evaluation mean less than they seem to, a sentence each.
-
-    Each is logged as a warning too, once for these data, however many evaluations there are.
 
     Args:
         parts: of the evaluation, such as the first draw.
+        log: log each as a warning too, once for these data, however many evaluations there are.
     """
     matches, own = parts.matches(data.files), parts.own_files(data.files)
     valid = matches > 0
@@ -168,7 +167,7 @@ def warn_about(data: ReIDData, parts: QueryGallery) -> list[str]:
                 f'only {np.count_nonzero(valid)} of {len(valid)} queries have an image to find, and count in the scores'
             )
     for text in found:
-        if text not in data.said:
+        if log and text not in data.said:
             data.said.add(text)
             _logger.warning('%s: %s', data.root, text)
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,35 +9,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from timm_dpa.files import write_bytes
-
 from ..data.protocols import DRAWN_PROTOCOLS
-from ..run.folder import RunFolder
+from ..evaluation.tables import METRICS
 from ..run.log import read_table
+from .canvas import check_figure_path, new_figure, save_figure, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-__all__ = [
-    'DPI',
-    'check_figure_path',
-    'cmc_figure',
-    'new_canvas',
-    'new_figure',
-    'plain_text',
-    'run_figures',
-    'save_figure',
-]
+__all__ = ['cmc_figure', 'run_figures']
 
-#: pixels per inch of PNG files, and of the images inside the others
-DPI = 150
-_SUFFIXES = ('.png', '.svg', '.pdf')
-# Okabe and Ito, "Color Universal Design": told apart with any colour vision; without its yellow, too light on white
-_COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#000000', '#56b4e9', '#e69f00')
+# Okabe and Ito, "Color Universal Design": told apart with any color vision; without its yellow, too light on white
+_COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#000000', '#56b4e9', '#e69f00')
 _MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '<', '>', '*')
 _LINES = ('-', '--', '-.', (0, (1, 1.2)))
-_GREY = '#666666'
+_GRAY = '#666666'
 
 
 def cmc_figure(runs: Sequence[tuple[str, Path]], out: Path, max_rank: int = 20) -> Path:
@@ -91,7 +76,7 @@ def cmc_figure(runs: Sequence[tuple[str, Path]], out: Path, max_rank: int = 20) 
     _in_percent(axes)
     axes.set(xlabel='rank', ylabel='matching rate in %', xlim=(1, max_rank))
     axes.set_xticks(ranks if max_rank <= 20 else [1, *range(5, max_rank + 1, 5)])
-    axes.set_title(_describe(curves[0].conditions), fontsize=9, color=_GREY, loc='left')
+    axes.set_title(_describe(curves[0].conditions), fontsize=9, color=_GRAY, loc='left')
     heading = axes.plot([], [], linestyle='none')
     legend = figure.legend(
         [*heading, *(lines[k] for k in order)],
@@ -149,11 +134,11 @@ def _describe(conditions: dict[str, Any]) -> str:
 def _style(k: int) -> dict[str, Any]:
     """Of the k-th curve: with its own marker, it is known in black and white, too."""
     return {
-        'color': _COLOURS[k % len(_COLOURS)],
+        'color': _COLORS[k % len(_COLORS)],
         'marker': _MARKERS[k % len(_MARKERS)],
         'linestyle': _LINES[k % len(_LINES)],
         'markersize': 5,
-        'markerfacecolor': 'white' if k % 2 else _COLOURS[k % len(_COLOURS)],
+        'markerfacecolor': 'white' if k % 2 else _COLORS[k % len(_COLORS)],
         'linewidth': 1.5,
     }
 
@@ -194,13 +179,13 @@ def run_figures(folder: Path) -> list[Path]:
         ImportError: matplotlib is missing.
         OSError: a figure cannot be written.
     """
-    run = RunFolder(folder)
-    steps, epochs = _read_numbers(run.steps), _read_numbers(run.metrics)
+    folder = Path(folder)
+    steps, epochs = _read_numbers(folder / 'steps.csv'), _read_numbers(folder / 'metrics.csv')
     written = []
     if steps or epochs:
-        written.append(_training_figure(steps, epochs, run.figures / 'training.png'))
-    if run.evaluation.is_file():
-        written.append(cmc_figure([('', run.evaluation)], run.figures / 'cmc.png'))
+        written.append(_training_figure(steps, epochs, folder / 'figures' / 'training.png'))
+    if (folder / 'evaluation.json').is_file():
+        written.append(cmc_figure([('', folder)], folder / 'figures' / 'cmc.png'))
     return written
 
 
@@ -214,7 +199,7 @@ def _read_numbers(path: Path) -> dict[str, np.ndarray]:
 
 
 def _training_figure(steps: dict[str, np.ndarray], epochs: dict[str, np.ndarray], out: Path) -> Path:
-    scores = [(key, label) for key, label in (('mAP', 'mAP'), ('rank1', 'Rank-1'), ('mINP', 'mINP')) if key in epochs]
+    scores = [(key, METRICS[key]) for key in ('mAP', 'rank1', 'mINP') if key in epochs]
     figure = new_figure(10 if steps and scores else 5.6, 4.6, layout='constrained')
     parts = figure.subfigures(1, 2) if steps and scores else [figure, figure]
     if steps:
@@ -222,7 +207,7 @@ def _training_figure(steps: dict[str, np.ndarray], epochs: dict[str, np.ndarray]
         losses = [key for key in steps if key not in ('step', 'epoch', 'lr', 'images_per_second')]
         for k, key in enumerate(losses):
             whole = key == 'loss'
-            style = {'color': '#000000', 'linewidth': 1.8} if whole else {'color': _COLOURS[k - 1], 'linewidth': 1.2}
+            style = {'color': '#000000', 'linewidth': 1.8} if whole else {'color': _COLORS[k - 1], 'linewidth': 1.2}
             marker = _MARKERS[k] if len(steps['step']) <= 30 else None
             loss.plot(
                 steps['step'],
@@ -235,7 +220,7 @@ def _training_figure(steps: dict[str, np.ndarray], epochs: dict[str, np.ndarray]
             )
         loss.set_ylabel('loss')
         loss.legend(frameon=False, fontsize=9)
-        rate.plot(steps['step'], steps['lr'], color=_COLOURS[0], marker='.' if len(steps['step']) <= 30 else None)
+        rate.plot(steps['step'], steps['lr'], color=_COLORS[0], marker='.' if len(steps['step']) <= 30 else None)
         rate.set(xlabel='step', ylabel='learning rate', ylim=(0, None))
         rate.ticklabel_format(axis='y', style='sci', scilimits=(-2, 3))
         for axes in (loss, rate):
@@ -250,57 +235,6 @@ def _training_figure(steps: dict[str, np.ndarray], epochs: dict[str, np.ndarray]
         if np.isfinite(epochs['mAP']).any():
             best = np.nanargmax(epochs['mAP'])
             text = f'best mAP: {100 * epochs["mAP"][best]:.2f} % after epoch {epochs["epoch"][best]:.0f}'
-            axes.set_title(text, fontsize=9, color=_GREY, loc='left')
+            axes.set_title(text, fontsize=9, color=_GRAY, loc='left')
         axes.legend(frameon=False, fontsize=9)
     return save_figure(figure, out)
-
-
-# --- for all figures --------------------------------------------------------------------------------------------------
-
-
-def check_figure_path(out: Path) -> Path:
-    """`out` as a path; ValueError unless its suffix is that of a figure."""
-    out = Path(out)
-    if out.suffix.lower() not in _SUFFIXES:
-        raise ValueError(f'out={out}: a figure is written as {", ".join(_SUFFIXES)}; give it such a name')
-    return out
-
-
-def new_figure(width: float, height: float, **options: Any) -> Figure:
-    """An empty figure, sizes in inches. It is not pyplot's, whose state belongs to the whole process."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("figures need matplotlib: pip install 'timm-dpa[train]'") from error
-    return Figure((width, height), facecolor='white', **options)
-
-
-def new_canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure and an area as large, to draw on in inches from its upper left corner."""
-    figure = new_figure(width, height)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, width), ylim=(height, 0))
-    axes.set_axis_off()
-    return figure, axes
-
-
-def save_figure(figure: Figure, out: Path) -> Path:
-    """Write a figure as its suffix says, whole or not at all; returns `out`."""
-    kind = out.suffix.lower().removeprefix('.')
-    dated = {'svg': 'Date', 'pdf': 'CreationDate'}.get(kind)
-    content = io.BytesIO()
-    figure.savefig(content, format=kind, dpi=DPI, metadata={dated: None} if dated else None)
-    write_bytes(out, content.getvalue())
-    return out
-
-
-def plain_text(text: str) -> str:
-    """`text` with a question mark for what cannot be drawn, such as control characters and undecodable bytes."""
-    return ''.join(character if character.isprintable() else '?' for character in text)
-
-
-def shortened(text: str, length: int) -> str:
-    """`plain_text` of at most `length` characters: what is too long loses its middle."""
-    text = plain_text(text)
-    tail = (length - 1) // 2
-    return text if len(text) <= length else f'{text[: length - 1 - tail]}…{text[-tail:]}'

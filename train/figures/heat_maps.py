@@ -13,11 +13,12 @@ import copy
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from timm.data import create_transform
 from torch import nn
 
@@ -25,11 +26,11 @@ from timm_dpa.dpa_resnet import ReIDResNet
 from timm_dpa.embedding.extractor import FeatureExtractor
 from timm_dpa.embedding.images import ImageItem, load_rgb
 
-from .curves import DPI, check_figure_path, new_canvas, new_figure, plain_text, save_figure
+from .canvas import DPI, check_figure_path, new_canvas, new_figure, plain_text, save_figure, shortened
 
 __all__ = ['heat_map', 'heat_map_figure']
 
-_COLOURS = 'RdYlBu_r'  # blue to red, as in the paper, and told apart with any colour vision
+_COLORS = 'RdYlBu_r'  # blue to red, as in the paper, and told apart with any color vision
 _OPACITY = 0.5
 _MOST = 50  # images of a figure
 _TILE, _GAP, _LINE = 1.6, 0.1, 0.17  # inches: width of an image, space, line of text
@@ -45,7 +46,7 @@ def heat_map_figure(
 ) -> Path:
     """Draw `heat_map` over the images: a row for each image, as it is and then by each model.
 
-    Red is where the map of this image and this model is highest, blue where it is lowest: colours compare places of
+    Red is where the map of this image and this model is highest, blue where it is lowest: colors compare places of
     one picture, not models. Images keep their proportions.
 
     Args:
@@ -71,7 +72,7 @@ def heat_map_figure(
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
 
-    colours = colormaps[_COLOURS]
+    colors = colormaps[_COLORS]
     rows = [_pictures(load_rgb(ImageItem(path, str(path)))) for path in images]
     for _, model in models:
         explain = _Explainer(model, layer, image_size)
@@ -79,7 +80,7 @@ def heat_map_figure(
             height, width = row[0].shape[:2]
             heat = explain(row[-1])
             heat = np.asarray(Image.fromarray(heat).resize((width, height), Image.Resampling.BILINEAR))
-            painted = colours(heat)[..., :3] * 255
+            painted = colors(heat)[..., :3] * 255
             row.insert(-1, np.uint8(np.rint((1 - _OPACITY) * row[0] + _OPACITY * painted)))
 
     titles = [['image'], *(textwrap.wrap(plain_text(name), 20)[:3] or [''] for name, _ in models)]
@@ -97,25 +98,23 @@ def heat_map_figure(
         for c, picture in enumerate(row[:-1]):
             x = _GAP + c * (_TILE + _GAP) + (_TILE - width) / 2
             axes.imshow(picture, extent=(x, x + width, top + height, top), aspect='auto')
-        name = plain_text(Path(path).name)
-        name = name if len(name) <= 28 else f'{name[:13]}…{name[-13:]}'
+        name = shortened(Path(path).name, 28)
         axes.text(_GAP, top + height + 0.03, name, va='top', fontsize=7, color='#555555', parse_math=False)
         top += height + _LINE + _GAP
 
     total_width, total_height = figure.get_size_inches()
     tall = min(2.5, total_height - head - _LINE - 0.1)
     place = (1 - (bar - 0.1) / total_width, 1 - (head + tall) / total_height, 0.14 / total_width, tall / total_height)
-    scale = figure.colorbar(ScalarMappable(cmap=colours), cax=figure.add_axes(place), ticks=(0, 1))
+    scale = figure.colorbar(ScalarMappable(cmap=colors), cax=figure.add_axes(place), ticks=(0, 1))
     scale.ax.set_yticklabels(('low', 'high'), fontsize=8)
     scale.outline.set_visible(False)
     return save_figure(figure, out)
 
 
-def _pictures(image: Image.Image) -> list:
-    """Of a row: what is shown, `(H, W, 3)` uint8, and last the image itself."""
-    scale = _TILE * DPI / max(image.width, image.height / 1.4)  # high ones do not fill the width
-    size = tuple(max(1, round(side * scale)) for side in image.size)
-    return [np.asarray(image.resize(size, Image.Resampling.BICUBIC)), image]
+def _pictures(image: Image.Image) -> list[Any]:
+    """The pictures of a row: what is shown, `(H, W, 3)` uint8, and last the image itself."""
+    width = round(_TILE * DPI)
+    return [np.asarray(ImageOps.contain(image, (width, round(1.4 * width)), Image.Resampling.BICUBIC)), image]
 
 
 def heat_map(

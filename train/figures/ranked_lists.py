@@ -20,7 +20,7 @@ from ..data.datasets import ReIDData, Split
 from ..data.query_gallery import QueryGallery, pick_query_gallery
 from ..evaluation.evaluate import embed_split
 from ..evaluation.metrics import evaluate
-from .curves import DPI, check_figure_path, new_canvas, new_figure, plain_text, save_figure, shortened
+from .canvas import DPI, check_figure_path, new_canvas, new_figure, plain_text, save_figure, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ __all__ = ['RankedQuery', 'rank_list_figure', 'rank_lists']
 
 _logger = logging.getLogger(__name__)
 
-# of equal meaning for any colour vision by their signs; the green is darker than the red, too
+# of equal meaning for any color vision by their signs; the green is darker than the red, too
 _RIGHT, _WRONG, _QUERY = '#007a3d', '#e8372c', '#1f4e9c'
 _TILE, _GAP, _LINE, _LABEL = 1.0, 0.09, 0.2, 1.35  # inches: tile, space, line of text, column of the models' names
 _FRAME = 0.04
@@ -68,7 +68,7 @@ def rank_list_figure(
 ) -> Path:
     """Draw `rank_lists`: a query and, a row for each model, its nearest gallery images with rank and cosine.
 
-    Matches with the query's identity have a tick and a green frame, others a cross and a red one. A grey tile stands
+    Matches with the query's identity have a tick and a green frame, others a cross and a red one. A gray tile stands
     for an image that has gone.
 
     Args:
@@ -114,12 +114,12 @@ def rank_list_figure(
             _text(axes, 2 * _GAP + _TILE, top_edge + _LINE + 0.72 * _TILE, score, fontsize=9)
             for c, (match, correct) in enumerate(zip(query.matches[m], query.correct[m], strict=True)):
                 at = left + c * (_TILE + _GAP)
-                colour = _RIGHT if correct else _WRONG
+                color = _RIGHT if correct else _WRONG
                 sign = f'{match.rank}  {"✔" if correct else "✘"}'
-                _text(axes, at, top_edge + _LINE - 0.05, sign, color=colour, fontsize=9, fontweight='bold')
+                _text(axes, at, top_edge + _LINE - 0.05, sign, color=color, fontsize=9, fontweight='bold')
                 similarity = f'{match.similarity:.3f}'
                 _text(axes, at + _TILE, top_edge + _LINE - 0.05, similarity, ha='right', fontsize=8, color='#444444')
-                _tile(axes, at, top_edge + _LINE, match.name, colour)
+                _tile(axes, at, top_edge + _LINE, match.name, color)
     return save_figure(figure, out)
 
 
@@ -138,7 +138,7 @@ def _text(axes: Axes, x: float, y: float, text: str, **style) -> None:
     axes.text(x, y, text, **{'va': 'baseline', 'parse_math': False, **style})
 
 
-def _tile(axes: Axes, left: float, top: float, path: str, colour: str) -> None:
+def _tile(axes: Axes, left: float, top: float, path: str, color: str) -> None:
     from matplotlib.patches import Rectangle
 
     axes.add_patch(Rectangle((left, top), _TILE, _TILE, facecolor='#e4e4e4', edgecolor='none'))
@@ -151,7 +151,7 @@ def _tile(axes: Axes, left: float, top: float, path: str, colour: str) -> None:
         x, y = left + (_TILE - width) / 2, top + (_TILE - height) / 2
         axes.imshow(np.asarray(picture), extent=(x, x + width, y + height, y), aspect='auto', zorder=1.5)
     corner, side = (left + _FRAME / 2, top + _FRAME / 2), _TILE - _FRAME  # a line is as wide to both sides
-    style = {'fill': False, 'edgecolor': colour, 'linewidth': 72 * _FRAME, 'joinstyle': 'miter'}
+    style = {'fill': False, 'edgecolor': color, 'linewidth': 72 * _FRAME, 'joinstyle': 'miter'}
     axes.add_patch(Rectangle(corner, side, side, **style))
 
 
@@ -170,14 +170,15 @@ def rank_lists(
 ) -> list[RankedQuery]:
     """Rank the gallery by cosine for some queries, the same for all models.
 
-    Where the protocol says so, gallery images of the query's vehicle by its own camera are left out, as in the metrics.
+    As in the metrics, the query's own file is left out of the gallery, and where the protocol says so, images of the
+    query's vehicle by its own camera are, too.
 
     Args:
         extractors: the models.
         data: see `load_data`.
         protocol: see `pick_query_gallery`; None for the data's own. A random gallery is the first draw of
             `evaluate_model`.
-        queries: how many, of different vehicles as far as there are so many; fewer where there are fewer. Drawn among
+        queries: how many, of different vehicles as far as there are so many; fewer where there are fewer. Picked among
             those that have a match.
         top: matches of each.
         seed: of the queries and of the gallery.
@@ -200,9 +201,9 @@ def rank_lists(
         if chosen is None:  # what cannot be read is known now
             readable = [k for k, path in enumerate(parts.gallery.paths) if path in rows]
             parts = parts._replace(gallery=parts.gallery.subset(readable))
-            chosen = parts.query.subset(_choose(parts, queries, seed, named))
+            chosen = parts.query.subset(_choose(parts, data.files, queries, seed, named))
         gallery = vectors[[rows[path] for path in parts.gallery.paths]]
-        results.append(_rank(extractor(chosen.paths), gallery, chosen, parts, top))
+        results.append(_rank(extractor(chosen.paths), gallery, chosen, parts, data.files, top))
     return [
         RankedQuery(
             path,
@@ -217,16 +218,22 @@ def rank_lists(
 
 
 def _rank(
-    vectors: np.ndarray, gallery_vectors: np.ndarray, query: Split, parts: QueryGallery, top: int
+    vectors: np.ndarray,
+    gallery_vectors: np.ndarray,
+    query: Split,
+    parts: QueryGallery,
+    files: dict[str, int],
+    top: int,
 ) -> tuple[np.ndarray, list[list[Match]], list[list[bool]]]:
     """Average precisions, matches, and whether they are right, of one model."""
     gallery = parts.gallery
-    excluded = [frozenset()] * len(query)
-    if parts.exclude_same_camera:
-        excluded = [
-            frozenset(np.flatnonzero((gallery.pids == pid) & (gallery.camids == camid)).tolist())
-            for pid, camid in zip(query.pids, query.camids, strict=True)
-        ]
+    query_files, gallery_files = (np.array([files[path] for path in split.paths]) for split in (query, gallery))
+    excluded = []
+    for pid, camid, file in zip(query.pids, query.camids, query_files, strict=True):
+        left_out = gallery_files == file
+        if parts.exclude_same_camera:
+            left_out |= (gallery.pids == pid) & (gallery.camids == camid)
+        excluded.append(frozenset(np.flatnonzero(left_out).tolist()))
     # ranked by row first: a list may name a file twice
     rankings = nearest(vectors, gallery_vectors, range(len(gallery)), top, excluded)
     correct = [
@@ -242,6 +249,8 @@ def _rank(
         query.camids,
         gallery.camids,
         exclude_same_camera=parts.exclude_same_camera,
+        query_files=query_files,
+        gallery_files=gallery_files,
     )
     return scores.ap, matches, correct
 
@@ -257,9 +266,9 @@ def _find_query(data: ReIDData, query: Split, name: str) -> int:
     return found[0]
 
 
-def _choose(parts: QueryGallery, count: int, seed: int, named: list[int]) -> list[int]:
+def _choose(parts: QueryGallery, files: dict[str, int], count: int, seed: int, named: list[int]) -> list[int]:
     """Rows of the queries to show."""
-    query, matched = parts.query, parts.has_match()
+    query, matched = parts.query, parts.has_match(files)
     if named:
         alone = [query.paths[k] for k in named if not matched[k]]
         if alone:

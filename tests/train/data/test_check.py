@@ -44,7 +44,7 @@ class TestGoodData:
         assert str(report).startswith(f'{tmp_path}\nlayout veri_uav, protocol fixed with same-camera rule\n')
         assert ''.join(table(report)['query']) == '4222/2/212/12/128/8/8'
         assert verdict(report) == 'ready for training'
-        assert max(map(len, str(report).splitlines()[1:])) <= 120
+        assert max(len(line) for line in str(report).splitlines()[1:] if not line.startswith('note:')) <= 120
 
     def test_json(self, tmp_path):
         report = check_data(load_data(layouts.veri_uav(tmp_path)))
@@ -124,8 +124,8 @@ class TestFaults:
     def test_no_query_finds_anything(self, tmp_path):
         layouts.vehicle_folders(tmp_path / 'train', {'a': 2, 'b': 2})
         layouts.vehicle_folders(tmp_path / 'query', {'c': 1})
-        layouts.vehicle_folders(tmp_path / 'gallery', {'d': 2})
-        assert 'no query has an image to find' in verdict(check_data(load_data(tmp_path), quick=True))
+        layouts.vehicle_folders(tmp_path / 'gallery', {'d': 2, 'e': 1})
+        assert 'none of the 1 queries has an image' in verdict(check_data(load_data(tmp_path), quick=True))
 
     def test_one_part_only(self, tmp_path):
         layouts.vehicle_folders(tmp_path, {'a': 2, 'b': 2, 'c': 2})
@@ -140,7 +140,7 @@ class TestFaults:
         layouts.vehicle_folders(tmp_path, {'a': 6, 'b': 6})
         for path in tmp_path.rglob('*.jpg'):
             path.write_bytes(b'')
-        report = check_data(load_data(tmp_path))
+        report = check_data(load_data(tmp_path, test_fraction=0))
         assert len(report.unreadable) == 12
         assert '... and 7 more' in str(report)
 
@@ -179,12 +179,37 @@ class TestHow:
         assert check_data(data, workers=1) == check_data(data, workers=5)
 
 
-def test_copies_of_queries_in_the_gallery_are_a_problem_unless_a_rule_leaves_them_out(tmp_path):
+def test_copies_of_queries_in_the_gallery_are_said_and_no_obstacle(tmp_path):
     layouts.veri776(tmp_path / 'veri')
-    assert check_data(load_data(tmp_path / 'veri')).copies == []
+    assert check_data(load_data(tmp_path / 'veri')).warnings[0].startswith('Rank-5')
     images = tmp_path / 'images'
-    for part, vehicle, seed in (('query', 'a', 1), ('gallery', 'a', 1), ('gallery', 'a', 2), ('gallery', 'b', 1)):
+    rows = (('query', 'a', 1), ('gallery', 'a', 1), ('gallery', 'a', 2), ('gallery', 'b', 3))
+    for part, vehicle, seed in rows:
         layouts.write_image(images / part / vehicle / f'{part}{seed}.jpg', seed)
     report = check_data(load_data(images))
-    assert [[Path(path).name for path in pair] for pair in report.copies] == [['query1.jpg', 'gallery1.jpg']]
-    assert str(report).splitlines()[-1] == 'not ready: 1 query has a copy in the gallery'
+    assert '1 of 1 queries are in the gallery as the same file or a copy of it' in str(report)
+    assert report.ready
+
+
+def test_one_image_under_two_identities_is_said(tmp_path):
+    for vehicle, seed in (('a', 1), ('a', 2), ('b', 2), ('b', 3)):
+        layouts.write_image(tmp_path / vehicle / f'{seed}.jpg', seed)
+    report = check_data(load_data(tmp_path, test_fraction=0))
+    assert [[Path(path).parent.name for path in pair] for pair in report.conflicting] == [['b', 'a']]
+    assert 'note: 1 image identical to one of another identity' in str(report)
+
+
+def test_what_was_left_out_is_reported(tmp_path):
+    layouts.vehicle_folders(tmp_path, {'a': 3, 'b': 3, '-1': 2})
+    (tmp_path / 'a' / 'c.heic_').write_bytes(b'x')
+    layouts.write_image(tmp_path / '@eaDir' / 'a' / '000.jpg')
+    layouts.write_image(tmp_path / 'b' / '.thumbnails' / '000.jpg')
+    text = str(check_data(load_data(tmp_path, test_fraction=0)))
+    assert '2 junk images' in text
+    assert '1 file that Pillow cannot open (1 .heic_) and 2 hidden folders (1 @eaDir, 1 .thumbnails)' in text
+
+
+def test_a_test_that_cannot_fail_is_not_ready(tmp_path):
+    layouts.vehicle_folders(tmp_path / 'train', {'a': 2, 'b': 2})
+    layouts.vehicle_folders(tmp_path / 'test', {'c': 4})
+    assert "show one vehicle, 'c'" in verdict(check_data(load_data(tmp_path)))
