@@ -16,7 +16,17 @@ def euclidean_distances(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     return np.array([[np.sqrt(((q - g) ** 2).sum()) for g in gallery] for q in query])
 
 
-def metrics(distances, query_pids, gallery_pids, query_camids=None, gallery_camids=None, junk=(), max_rank=50, tie=0.0):
+def metrics(
+    distances,
+    query_pids,
+    gallery_pids,
+    query_camids=None,
+    gallery_camids=None,
+    junk=(),
+    max_rank=50,
+    tie=0.0,
+    files=(None, None),
+):
     """CMC, mAP, mINP, and AP of each query; ties go to the negatives."""
     cmc, ap, inp = np.zeros(max_rank), [], []
     for i, row in enumerate(distances):
@@ -25,6 +35,8 @@ def metrics(distances, query_pids, gallery_pids, query_camids=None, gallery_cami
             positive = gallery_pids[j] == query_pids[i]
             same_camera = query_camids is not None and gallery_camids[j] == query_camids[i]
             if gallery_pids[j] in junk or query_pids[i] in junk or (positive and same_camera):
+                continue
+            if files[0] is not None and files[0][i] == files[1][j]:
                 continue
             entries.append((distance, positive))
         ranks = []

@@ -111,8 +111,8 @@ class RandomTone:
         rng, s = np.random.default_rng(random.getrandbits(64)), self.strength
         light = np.asarray(image, np.float32) / 255
         light = light ** np.float32(np.exp(s * rng.normal(0, 0.22)))
-        grey = light @ np.array([0.299, 0.587, 0.114], np.float32)
-        light = grey[..., None] + (light - grey[..., None]) * np.float32(np.exp(s * rng.normal(-0.1, 0.25)))
+        gray = light @ np.array([0.299, 0.587, 0.114], np.float32)
+        light = gray[..., None] + (light - gray[..., None]) * np.float32(np.exp(s * rng.normal(-0.1, 0.25)))
         light *= np.exp(s * rng.normal(0, 0.16) + s * rng.normal(0, 0.035, 3)).astype(np.float32)
         veil = min(0.7, s * rng.beta(0.7, 5.0))
         air = rng.uniform(0.45, 0.9) * np.exp(s * rng.normal([-0.03, 0.0, 0.04], 0.03))

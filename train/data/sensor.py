@@ -1,4 +1,4 @@
-"""From a clean render to what a drone's camera stores: haze, blur, resolution, colour, noise, sharpening.
+"""From a clean render to what a drone's camera stores: haze, blur, resolution, color, noise, sharpening.
 
 Also of use as augmentation while training: `draw_sensor` and `degrade` work on any RGB image.
 """
@@ -20,16 +20,16 @@ class Sensor:
     Attributes:
         haze: share of the light that is the air's, 0..1.
         air: sRGB of the air, 0..255.
-        gain: contrast about mid-grey, 1 leaves it.
+        gain: contrast about mid-gray, 1 leaves it.
         balance: `(3,)` factors of red, green and blue.
-        saturation: 1 leaves colours as they are.
+        saturation: 1 leaves colors as they are.
         lens: radius of the lens' blur, pixels (standard deviation).
         motion: `(2,)` pixels over which the image moves while it is taken: columns, rows.
         reduce: factor to a lower resolution and back, from 1.
         fringe: pixels by which red and blue lie apart.
         sharpen: strength of the halo that cameras add at edges.
         noise: standard deviation in the mid-tones, of 255.
-        colour_noise: share of the noise that differs between channels.
+        color_noise: share of the noise that differs between channels.
         quality: of JPEG.
     """
 
@@ -44,7 +44,7 @@ class Sensor:
     fringe: float = 0.0
     sharpen: float = 0.0
     noise: float = 0.0
-    colour_noise: float = 0.5
+    color_noise: float = 0.5
     quality: int = 92
 
 
@@ -71,7 +71,7 @@ def draw_sensor(rng: np.random.Generator, strength: float = 1.0) -> Sensor:
         fringe=float(s * rng.uniform(0, 0.5)),
         sharpen=float(s * rng.choice([0.0, rng.uniform(0.2, 1.1)])),
         noise=float(s * rng.gamma(2.0, 1.3)),
-        colour_noise=float(rng.uniform(0.2, 0.7)),
+        color_noise=float(rng.uniform(0.2, 0.7)),
         quality=int(np.clip(96 - s * rng.gamma(2.0, 6.0), 35, 97)),
     )
 
@@ -119,16 +119,16 @@ def degrade(pixels: np.ndarray, sensor: Sensor, rng: np.random.Generator) -> np.
         work[..., 2] = _shift(work[..., 2], -sensor.fringe)
     if sensor.noise > 0:
         level = sensor.noise * np.sqrt(np.clip(work.mean(axis=2, keepdims=True), 8, 250) / 110)
-        grey = rng.standard_normal((height, width, 1), np.float32)
-        colour = rng.standard_normal((height, width, 3), np.float32)
-        c = np.float32(sensor.colour_noise)
-        work += level * (np.sqrt(1 - c) * grey + np.sqrt(c) * colour)
+        gray = rng.standard_normal((height, width, 1), np.float32)
+        color = rng.standard_normal((height, width, 3), np.float32)
+        c = np.float32(sensor.color_noise)
+        work += level * (np.sqrt(1 - c) * gray + np.sqrt(c) * color)
     if sensor.sharpen:
         work += sensor.sharpen * (work - _blur(work, 1.1))
     work = (work - 118) * sensor.gain + 118
     if sensor.saturation != 1:
-        grey = work @ np.array([0.299, 0.587, 0.114], np.float32)
-        work = grey[..., None] + (work - grey[..., None]) * np.float32(sensor.saturation)
+        gray = work @ np.array([0.299, 0.587, 0.114], np.float32)
+        work = gray[..., None] + (work - gray[..., None]) * np.float32(sensor.saturation)
     work *= np.array(sensor.balance, np.float32)
     return np.clip(np.round(work), 0, 255).astype(np.uint8)
 

@@ -1,21 +1,20 @@
-"""A small drawn data set in the layout of VeRi-UAV, to try training without any photographs.
+"""A toy data set in the layout of VeRi-UAV, to try the full pipeline without photographs.
 
-Flat drawings, made here: they show that the pipeline learns, and say nothing about real vehicles.
+Its images are flat drawings, made here: they show that the pipeline learns, and say nothing about real vehicles.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from timm_dpa.train.data.toy_vehicles import draw_car, park
+from timm_dpa.files import atomic_folder
 
 from .provenance import write_about
+from .toy_vehicles import draw_car, park
 
 __all__ = ['draw_data_set']
 
@@ -63,12 +62,7 @@ def draw_data_set(
     if size < 16:
         raise ValueError(f'size must be at least 16, not {size}')
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f'{out} is there already; name a new or empty folder')
-    out.parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
-    try:
-        making.chmod(0o755)
+    with atomic_folder(out) as making:
         for part in ('train', 'query', 'test'):
             (making / f'image_{part}').mkdir()
         for identity in range(identities):
@@ -86,10 +80,6 @@ def draw_data_set(
             f'timm-dpa data draw (seed {seed}). No photograph is among them.',
             synthetic=True,
         )
-        os.replace(making, out)
-    except BaseException:
-        shutil.rmtree(making, ignore_errors=True)
-        raise
     return out
 
 

@@ -28,8 +28,8 @@ def draw_vehicle(identity: int, view: int, seed: int = 0) -> Image.Image:
     """
     scene = np.random.default_rng([seed, identity, view, 1])
     side = _SIZE * _SCALE
-    grey = scene.integers(92, 128)
-    ground = Image.new('RGB', (side, side), tuple(int(grey + v) for v in scene.integers(-4, 5, 3)))  # asphalt
+    gray = scene.integers(92, 128)
+    ground = Image.new('RGB', (side, side), tuple(int(gray + v) for v in scene.integers(-4, 5, 3)))  # asphalt
     ImageDraw.Draw(ground).rectangle(
         (int(side * scene.uniform(0.78, 0.95)), 0, int(side * 0.97), side), fill='#b9b9b2'
     )  # lane marking
@@ -66,7 +66,7 @@ def draw_car(identity: int, side: int, seed: int = 0) -> Image.Image:
     paint = _mix_paint(more) if many else _PAINTS[identity]
     part(0, 0, 1, 1, 0.25, fill=paint, outline='#202020', width=max(1, side // _SIZE))
     if many:
-        if more.random() < 0.35:  # bonnet or boot of another colour
+        if more.random() < 0.35:  # bonnet or boot of another color
             y = more.choice([0.04, 0.80])
             part(0.06, y, 0.94, y + 0.16, fill=_mix_paint(more))
         if more.random() < 0.35:  # stripes along
@@ -106,7 +106,7 @@ def park(ground: Image.Image, car: Image.Image, offset: int) -> None:
 
 
 def _mix_paint(rng: np.random.Generator) -> tuple[int, int, int]:
-    """Half of the vehicles are black, grey or white."""
+    """Half of the vehicles are black, gray or white."""
     hue, value = rng.random(), rng.uniform(0.15, 0.95)
     saturation = rng.uniform(0.4, 0.95) if rng.random() < 0.5 else rng.uniform(0, 0.12)
     return tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, saturation, value))

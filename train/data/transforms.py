@@ -1,4 +1,4 @@
-"""From an RGB image to a normalised tensor, with and without augmentation."""
+"""From an RGB image to a normalized tensor, with and without augmentation."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def train_transform(
     erasing: float = 0.5,
 ) -> _Transform:
     """Augmentation in this order: box, shadow, glare, tone, sensor, rotation, resize to the input size without keeping
-    the aspect ratio, flip, padded crop, colour jitter, AutoAugment, AugMix, normalisation, random erasing.
+    the aspect ratio, flip, padded crop, color jitter, AutoAugment, AugMix, normalization, random erasing.
 
     All random numbers come from `random`, numpy's and torch's global CPU generators, see `TrainImages`.
 
@@ -52,7 +52,7 @@ def train_transform(
         pad: pixels of black that are added on each side of the resized image before a crop of the input size.
         flip: probability of a mirror image, left to right.
         rotation: degrees, 0 to 180; the angle is uniform in `-rotation..rotation`. 180 is for views from straight
-            above. Colours turn to the image's own border, and nothing is cut off, see `RandomHeading`.
+            above. Colors turn to the image's own border, and nothing is cut off, see `RandomHeading`.
         box: each side of the crop moves by itself by uniform `-x..x` of the width or height, 0 to 0.4, as the boxes of
             detectors do; see `RandomBox`.
         shadow: probability of the shadow of a tree, a pole or a wall across the vehicle, see `RandomShadow`.
@@ -63,8 +63,8 @@ def train_transform(
         autoaugment: probability of a sub-policy of AutoAugment for ImageNet (Cubuk et al. 2019).
         augmix: probability of AugMix (Hendrycks et al. 2020), severity 3, three chains.
         sensor: strength, 0 to 4, of what a drone's camera and the air do to a clean image: haze, blur, motion, lower
-            resolution, noise, colour, sharpening, JPEG; see `RandomSensor`. 1 is for clean renders.
-        erasing: probability that a box of 2 to 40 % of the area becomes the mean colour (Zhong et al. 2020).
+            resolution, noise, color, sharpening, JPEG; see `RandomSensor`. 1 is for clean renders.
+        erasing: probability that a box of 2 to 40 % of the area becomes the mean color (Zhong et al. 2020).
 
     Returns:
         Makes a `(3, H, W)` float32 tensor of a PIL image.
@@ -123,7 +123,7 @@ def train_transform(
 
 
 def eval_transform(data_config: dict[str, Any]) -> _Transform:
-    """The image resized to the input size without keeping the aspect ratio and without a crop, normalised.
+    """The image resized to the input size without keeping the aspect ratio and without a crop, normalized.
 
     Args:
         data_config: as for `train_transform`.
@@ -163,7 +163,7 @@ class RandomHeading:
     """Turn the whole image by any angle up to `degrees`, as if the vehicle had another heading.
 
     It comes before the resize, where a pixel is still square, and the canvas grows, so that the vehicle keeps its shape
-    and its ends. The corners get the median colour of the image's border, which is mostly road: mirrored corners
+    and its ends. The corners get the median color of the image's border, which is mostly road: mirrored corners
     would show parts of the vehicle twice.
     """
 

@@ -97,7 +97,7 @@ def evaluate_model(
         draws: random galleries (`vru`) or queries (`cross-camera`) that are averaged over; None for the protocol's
             `default_draws`.
         seed: of the draws.
-        use_rerank: re-rank by k-reciprocal neighbours.
+        use_rerank: re-rank by k-reciprocal neighbors.
         expand: gallery images by which a query is expanded first, see `expand_queries`; 0 for none.
         exclude_same_camera: the same-camera rule, on or off; None for the protocol's own.
         query_identities: names of the identities that are asked for; all others stay in the gallery.

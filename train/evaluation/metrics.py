@@ -314,13 +314,13 @@ def _evaluate(
         norms = checked_norms(gallery, 'gallery')
         query_norms = checked_norms(embeddings, 'query').to(device)
         # what all have in common would only cost digits
-        centre = gallery.mean(dim=0) if metric == 'euclidean' and len(gallery) else None
-        if centre is not None:
-            gallery = gallery - centre
+        center = gallery.mean(dim=0) if metric == 'euclidean' and len(gallery) else None
+        if center is not None:
+            gallery = gallery - center
             norms = torch.linalg.vector_norm(gallery, dim=1)
             query_norms = torch.cat(
                 [
-                    torch.linalg.vector_norm(part.to(device).float() - centre, dim=1)
+                    torch.linalg.vector_norm(part.to(device).float() - center, dim=1)
                     for part in embeddings.split(1 << 13)
                 ]
             )
@@ -340,7 +340,7 @@ def _evaluate(
                 buffer = gallery.new_empty(size)
             out = buffer[:size].view(stop - start, len(gallery))
             chunk = chunk.to(device, torch.float32)
-            torch.mm(chunk if centre is None else chunk - centre, gallery.T, out=out)
+            torch.mm(chunk if center is None else chunk - center, gallery.T, out=out)
             tie = query_norms[start:stop] * _TIE
             if metric == 'cosine':
                 return out.mul_(scale), tie

@@ -1,7 +1,7 @@
 """Better rankings from the same embeddings: k-reciprocal re-ranking and query expansion.
 
-Images that are among the nearest neighbours of each other (k-reciprocal) are likely of one vehicle. `rerank` describes
-each image by these neighbours and compares descriptions, which are sparse: nothing here is as large as N x N.
+Images that are among the nearest neighbors of each other (k-reciprocal) are likely of one vehicle. `rerank` describes
+each image by these neighbors and compares descriptions, which are sparse: nothing here is as large as N x N.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .inputs import as_features, checked_norms, full_precision
 __all__ = ['expand_queries', 'rerank']
 
 _CHUNK_BYTES = 64 << 20
-_KEPT = 4  # times k1: neighbours whose cosines are kept, as descriptions have neighbours of neighbours too
+_KEPT = 4  # times k1: neighbors whose cosines are kept, as descriptions have neighbors of neighbors too
 
 
 def rerank(
@@ -30,14 +30,14 @@ def rerank(
     Encoding", CVPR 2017).
 
     The original distance is the squared cosine distance, (1 - cosine)^2, over its greatest value from the same image.
-    An image is its own first neighbour; of others at the same distance the first in the order query, gallery is nearer.
-    With fewer than k1 other images, all of them are neighbours.
+    An image is its own first neighbor; of others at the same distance the first in the order query, gallery is nearer.
+    With fewer than k1 other images, all of them are neighbors.
 
     Args:
         query: `(Q, D)` floating-point tensor or array, of any length.
         gallery: `(G, D)`.
-        k1: neighbours that have to be reciprocal.
-        k2: neighbours, the image itself included, over which descriptions are averaged; 1 for none.
+        k1: neighbors that have to be reciprocal.
+        k2: neighbors, the image itself included, over which descriptions are averaged; 1 for none.
         lambda_value: weight of the original distance against the Jaccard distance, 0..1.
         device: where to compute; None for the gallery's.
 
@@ -59,7 +59,7 @@ def rerank(
     with torch.no_grad(), full_precision(gallery.device.type):
         features = torch.cat([query, gallery])
         del query, gallery
-        near, cosines, greatest, distances = _neighbours(features, queries, min(max(_KEPT * k1, k1 + 1, k2), images))
+        near, cosines, greatest, distances = _neighbors(features, queries, min(max(_KEPT * k1, k1 + 1, k2), images))
         keys = _expanded(near, k1)
         rows, columns = keys // images, keys % images
         weights = (-_distances_of(features, near, cosines, rows, columns) / greatest[rows]).exp()
@@ -80,12 +80,12 @@ def expand_queries(
     The weight of an image is its cosine to the query, 0 if negative, to the power `alpha`; that of the query is 1.
     `alpha=0` weighs all alike, which is average query expansion (Chum et al., "Total Recall", ICCV 2007; weights:
     Radenovic et al., "Fine-tuning CNN Image Retrieval with No Human Annotation", TPAMI 2019).
-    `expand_queries(gallery, gallery, k + 1)` augments a gallery by its own k neighbours; each image finds itself too.
+    `expand_queries(gallery, gallery, k + 1)` augments a gallery by its own k neighbors; each image finds itself too.
 
     Args:
         query: `(Q, D)` floating-point tensor or array, of any length.
         gallery: `(G, D)`.
-        k: neighbours; at most G are used.
+        k: neighbors; at most G are used.
         alpha: power of the weights, 0 or more.
         device: where to compute; None for the gallery's.
 
@@ -135,7 +135,7 @@ def _largest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return top, columns
 
 
-def _neighbours(
+def _neighbors(
     features: torch.Tensor, queries: int, k: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The k nearest of each image, itself first, and their cosines, `(N, k)`; greatest distances `(N,)`; and distances
@@ -212,7 +212,7 @@ def _expanded(near: torch.Tensor, k1: int) -> torch.Tensor:
 def _distances_of(
     features: torch.Tensor, near: torch.Tensor, cosines: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
 ) -> torch.Tensor:
-    """Original distances of pairs: most are known from the search of neighbours."""
+    """Original distances of pairs: most are known from the search of neighbors."""
     images = len(near)
     keys, order = (torch.arange(images, device=near.device)[:, None] * images + near).flatten().sort()
     wanted = rows * images + columns

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..data.protocols import DRAWN_PROTOCOLS
 from ..evaluation.tables import METRICS
+from ..run.folder import RunFolder
 from ..run.log import read_table
 from .canvas import check_figure_path, new_figure, save_figure, shortened
 
@@ -179,13 +180,13 @@ def run_figures(folder: Path) -> list[Path]:
         ImportError: matplotlib is missing.
         OSError: a figure cannot be written.
     """
-    folder = Path(folder)
-    steps, epochs = _read_numbers(folder / 'steps.csv'), _read_numbers(folder / 'metrics.csv')
+    run = RunFolder(folder)
+    steps, epochs = _read_numbers(run.steps), _read_numbers(run.metrics)
     written = []
     if steps or epochs:
-        written.append(_training_figure(steps, epochs, folder / 'figures' / 'training.png'))
-    if (folder / 'evaluation.json').is_file():
-        written.append(cmc_figure([('', folder)], folder / 'figures' / 'cmc.png'))
+        written.append(_training_figure(steps, epochs, run.figures / 'training.png'))
+    if run.evaluation.is_file():
+        written.append(cmc_figure([('', run.evaluation)], run.figures / 'cmc.png'))
     return written
 
 

@@ -28,7 +28,7 @@ def _numbered(width=40, height=30):
     return Image.fromarray(np.stack([columns, rows, columns * 0], -1).astype(np.uint8))
 
 
-def _grey(level=128, size=(48, 36)):
+def _gray(level=128, size=(48, 36)):
     return Image.new('RGB', size, (level,) * 3)
 
 
@@ -57,7 +57,7 @@ def test_box_of_a_tiny_crop_leaves_an_image():
 def test_shadow_only_darkens_and_leaves_bluer_light():
     darkened = []
     for _ in range(60):
-        pixels = np.asarray(RandomShadow(1.0)(_grey())).astype(float)
+        pixels = np.asarray(RandomShadow(1.0)(_gray())).astype(float)
         assert (pixels <= 128).all()
         assert (pixels[..., 2] >= pixels[..., 0]).all()
         darkened.append((pixels[..., 0] < 120).mean())
@@ -67,7 +67,7 @@ def test_shadow_only_darkens_and_leaves_bluer_light():
 
 def test_glare_only_brightens():
     for _ in range(30):
-        pixels = np.asarray(RandomGlare(1.0)(_grey(60))).astype(float)
+        pixels = np.asarray(RandomGlare(1.0)(_gray(60))).astype(float)
         assert (pixels >= 60).all()
         assert pixels.max() > 80
         assert (pixels[..., 2] >= pixels[..., 0]).all()
@@ -75,14 +75,14 @@ def test_glare_only_brightens():
 
 @pytest.mark.parametrize('kind', [RandomShadow, RandomGlare])
 def test_probability(kind):
-    image = _grey(100)
+    image = _gray(100)
     changed = sum(kind(0.3)(image) is not image for _ in range(1000))
     assert 240 < changed < 360
     assert kind(0.0)(image) is image
 
 
 def test_tone_changes_no_order_of_brightness():
-    """Whatever the curve, a brighter grey stays brighter."""
+    """Whatever the curve, a brighter gray stays brighter."""
     ramp = Image.fromarray(np.repeat(np.arange(0, 256, 4, dtype=np.uint8)[None, :, None], 3, axis=2))
     spreads = []
     for _ in range(100):

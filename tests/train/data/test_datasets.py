@@ -180,7 +180,7 @@ class TestLayouts:
 
     def test_a_table_of_something_else_is_no_csv_layout(self, tmp_path):
         layouts.vehicle_folders(tmp_path, COUNTS)
-        write_csv(tmp_path, 'name,colour\nv00,red\n')
+        write_csv(tmp_path, 'name,color\nv00,red\n')
         assert load_data(tmp_path).layout == 'folders'
 
     def test_relative_root(self, tmp_path, monkeypatch):

@@ -71,15 +71,15 @@ class TestEffects:
         work = gauss(work, 0.8)
         work += 0.6 * (work - gauss(work, 1.1))
         work = (work - 118) * 0.9 + 118
-        grey = (work @ LUMA)[..., None]
-        expected = (grey + (work - grey) * 0.8) * sensor.balance
+        gray = (work @ LUMA)[..., None]
+        expected = (gray + (work - gray) * 0.8) * sensor.balance
         assert np.abs(degrade(picture, sensor, np.random.default_rng(0)) - expected).max() <= 0.52
 
     def test_noise(self):
         """As strong as it says in the mid-tones, weaker in the dark; a part of it is the same in all channels."""
         for level in (110, 40):
             flat = np.full((200, 300, 3), level, np.uint8)
-            sensor = Sensor(noise=6.0, colour_noise=0.3)
+            sensor = Sensor(noise=6.0, color_noise=0.3)
             noise = degrade(flat, sensor, np.random.default_rng(1)).astype(float) - level
             assert noise.mean() == pytest.approx(0, abs=0.1)
             assert noise.std() == pytest.approx(6 * np.sqrt(level / 110), rel=0.03)
@@ -125,7 +125,7 @@ class TestDraws:
     def test_a_camera_stays_itself(self):
         sensor = draw_sensor(np.random.default_rng(3))
         later = [vary(sensor, np.random.default_rng(seed)) for seed in range(200)]
-        same = ('air', 'gain', 'saturation', 'reduce', 'fringe', 'sharpen', 'colour_noise', 'quality')
+        same = ('air', 'gain', 'saturation', 'reduce', 'fringe', 'sharpen', 'color_noise', 'quality')
         for name in same:
             values = {dataclasses.asdict(s)[name] for s in later}
             assert len(values) == 1 or name == 'gain'

@@ -41,11 +41,11 @@ class TestDataSet:
         assert other.keys() == digests(drawn).keys()
         assert set(other.values()).isdisjoint(digests(drawn).values())
 
-    def test_colours_rank_above_chance_and_far_from_perfect(self, drawn):
-        """The mean colour of the middle tells vehicles apart once it is taken relative to the ground's."""
+    def test_colors_rank_above_chance_and_far_from_perfect(self, drawn):
+        """The mean color of the middle tells vehicles apart once it is taken relative to the ground's."""
         query, gallery, rule = pick_query_gallery(load_data(drawn))
 
-        def colours(split) -> np.ndarray:
+        def colors(split) -> np.ndarray:
             found = []
             for path in split.paths:
                 pixels = np.asarray(Image.open(path).convert('RGB').resize((32, 32)), np.float32)
@@ -61,7 +61,7 @@ class TestDataSet:
 
         rng = np.random.default_rng(0)
         chance = np.mean([mean_ap(rng.normal(size=(24, 4)), rng.normal(size=(24, 4))) for _ in range(20)])
-        assert 1.3 * chance < mean_ap(colours(query), colours(gallery)) < 0.8
+        assert 1.3 * chance < mean_ap(colors(query), colors(gallery)) < 0.8
 
     def test_refuses_what_is_there(self, drawn, tmp_path):
         before = digests(drawn)

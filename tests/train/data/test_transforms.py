@@ -131,14 +131,14 @@ class TestOptions:
         changed = sum(bool((result != plain).any()) for result in results(image, 200, **{option: value}))
         assert 25 < changed < 85
 
-    def test_colour_jitter_keeps_the_place_and_the_hue(self, image, plain):
+    def test_color_jitter_keeps_the_place_and_the_hue(self, image, plain):
         for result in results(image, color_jitter=0.2):
             assert (result - plain).abs().max() < 120
-            centre = result[:, 20, 12]
-            assert centre.argsort().tolist() == plain[:, 20, 12].argsort().tolist()
+            center = result[:, 20, 12]
+            assert center.argsort().tolist() == plain[:, 20, 12].argsort().tolist()
 
     def test_augmix_stays_near_the_image(self, image, plain):
-        """A mix of the image with its chains, in the range of the colours."""
+        """A mix of the image with its chains, in the range of the colors."""
         found = results(image, 100, augmix=1.0)
         assert all(result.min() >= 0 and result.max() <= 255 for result in found)
         assert (torch.stack(found).mean(dim=0) - plain).abs().mean() < 30

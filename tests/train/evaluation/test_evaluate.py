@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,3 +144,70 @@ def test_expansion_and_the_camera_rule_are_options(data, extractor):
     assert result.settings['expand'] == 3
     with pytest.raises(ValueError, match='expand'):
         evaluate_model(extractor, data, expand=-1)
+
+
+@pytest.mark.parametrize('protocol', ['fixed', 'vru', 'first-last', 'cross-camera'])
+@pytest.mark.parametrize('kind', ['copy', 'link'])
+def test_a_query_never_finds_its_own_file(tmp_path, extractor, protocol, kind):
+    """Copies of the test images under other names change nothing but the number of images."""
+    root = write_vehicles(tmp_path / 'data', identities=18, images=6)
+    for path in sorted((root / 'image_query').iterdir()):
+        twin = root / 'image_test' / f'{path.stem}_again.jpg'
+        shutil.copy(path, twin) if kind == 'copy' else twin.symlink_to(path)
+    data = load_data(root)
+    result = evaluate_model(extractor, data, protocol, exclude_same_camera=False, draws=1)
+    parts = pick_query_gallery(data, protocol, (0, 0), False)
+    sides = [np.concatenate([extractor(path) for path in split.paths]) for split in parts[:2]]
+    content = [[Path(path).read_bytes() for path in split.paths] for split in parts[:2]]
+    pids = (parts.query.pids, parts.gallery.pids)
+    assert_same(result, reference.metrics(reference.cosine_distances(*sides), *pids, files=content, tie=5e-7))
+    own = sum(query in content[1] for query in content[0])
+    assert own
+    assert result.settings['same_file_excluded'] == own
+    assert any(f'{own} of {len(content[0])} queries are in the gallery as the same file' in w for w in result.warnings)
+
+
+def test_queries_in_the_gallery_are_no_score(tmp_path, extractor):
+    """A CSV that lists paths as query and gallery: Rank-1 was 100 %."""
+    root = write_vehicles(tmp_path / 'data', identities=18, images=6)
+    rows = []
+    for path in sorted((root / 'image_test').iterdir()):
+        row = f'{path.relative_to(tmp_path)},{path.name[:4]}'
+        rows += [f'{row},query', f'{row},gallery']
+    (tmp_path / 'all.csv').write_text('path,pid,split\n' + '\n'.join(rows))
+    data = load_data(tmp_path / 'all.csv')
+    result = evaluate_model(extractor, data)
+    vectors = np.concatenate([extractor(path) for path in data.query.paths])
+    distances = reference.cosine_distances(vectors, vectors)
+    files = (data.query.paths, data.gallery.paths)
+    assert_same(result, reference.metrics(distances, data.query.pids, data.gallery.pids, files=files))
+    reranked = evaluate_model(extractor, data, use_rerank=True)
+    assert reranked.metrics['rank1'] < 1
+    assert reranked.settings['same_file_excluded'] == len(data.query)
+
+
+def test_default_draws_are_those_of_the_command(data, extractor):
+    assert evaluate_model(extractor, data, 'vru').settings['draws'] == 10
+    assert evaluate_model(extractor, data).settings['draws'] == 1
+
+
+def test_shared_identities_are_in_the_results(tmp_path, extractor, caplog):
+    root = write_vehicles(tmp_path / 'data', identities=18, images=6)
+    for path in sorted((root / 'image_test').glob('0012*')):
+        shutil.copy(path, root / 'image_train' / path.name.replace('.jpg', '_more.jpg'))
+    data = load_data(root)
+    result = evaluate_model(extractor, data)
+    assert result.settings['shared_identities'] == 1
+    assert '1 of 6 test identities are in the training part too, such as 0012' in caplog.text
+    table, numbers = write_evaluation(result, 'm', tmp_path / 'out')
+    assert 'Note: 1 of 6 test identities' in table.read_text()
+    assert json.loads(numbers.read_text())['warnings'] == result.warnings
+    before = caplog.text.count('test identities')
+    evaluate_model(extractor, data)
+    assert caplog.text.count('test identities') == before
+
+
+def test_a_test_that_cannot_fail_is_refused(tmp_path, extractor):
+    root = write_vehicles(tmp_path / 'data', identities=3, images=6)
+    with pytest.raises(ValueError, match='show one vehicle'):
+        evaluate_model(extractor, load_data(root))

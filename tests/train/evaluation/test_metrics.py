@@ -28,11 +28,11 @@ def public():
 def case(queries=23, images=150, ids=6, cameras=3, width=12, seed=0):
     """Query and gallery embeddings, identities with some junk (-1) and some that are on one side only, cameras."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(ids + 2, width))
+    centers = rng.normal(size=(ids + 2, width))
     query_pids, gallery_pids = rng.integers(-1, ids, queries), rng.integers(-1, ids + 1, images)
     query_pids[0] = ids + 5
     query, gallery = (
-        (centres[pids % (ids + 2)] + 1.5 * rng.normal(size=(len(pids), width))).astype(np.float32)
+        (centers[pids % (ids + 2)] + 1.5 * rng.normal(size=(len(pids), width))).astype(np.float32)
         for pids in (query_pids, gallery_pids)
     )
     return query, gallery, query_pids, gallery_pids, rng.integers(0, cameras, queries), rng.integers(0, cameras, images)
@@ -76,6 +76,26 @@ class TestEvaluate:
         expected = reference.metrics(DISTANCES[metric](query, gallery), *pids, *camids, junk=(-1,))
         assert 0 < np.isfinite(expected[3]).sum() < len(query)
         assert_same(evaluate(query, gallery, *pids, *camids, metric=metric), expected)
+
+    @pytest.mark.parametrize('cameras', [True, False])
+    def test_the_own_file_is_left_out(self, cameras):
+        """Whatever the identity: a copy under another one is no negative either."""
+        query, gallery, *pids, query_camids, gallery_camids = case(ids=6)
+        rng = np.random.default_rng(1)
+        files = rng.integers(0, 40, len(query)), rng.integers(0, 40, len(gallery))
+        for k, file in enumerate(files[0]):
+            gallery[files[1] == file] = query[k]
+        camids = (query_camids, gallery_camids) if cameras else (None, None)
+        distances = reference.cosine_distances(query, gallery)
+        expected = reference.metrics(distances, *pids, *camids, junk=(-1,), files=files, tie=5e-7)
+        named = {'query_files': files[0], 'gallery_files': files[1]}
+        for chunk_bytes in (1, 64 << 20):
+            assert_same(evaluate(query, gallery, *pids, *camids, **named, chunk_bytes=chunk_bytes), expected)
+        exact = reference.metrics(distances, *pids, *camids, junk=(-1,), files=files)
+        assert_same(evaluate_distances(distances, *pids, *camids, **named), exact)
+        assert evaluate(query, gallery, *pids, *camids).mAP != pytest.approx(expected[1], abs=1e-3)
+        with pytest.raises(ValueError, match='files of queries and gallery'):
+            evaluate(query, gallery, *pids, query_files=files[0])
 
     def test_one_positive_each_and_a_short_gallery(self):
         query, gallery, *_ = case(30, 7)
@@ -360,10 +380,10 @@ def test_counting_of_few_and_of_many_is_the_same(rows, width, spread):
 def test_well_separated_identities_with_many_positives():
     """Few negatives reach a positive here, which another way of counting is for."""
     rng = np.random.default_rng(1)
-    centres = rng.standard_normal((12, 16))
+    centers = rng.standard_normal((12, 16))
     pids, query_pids = np.arange(240) % 12, np.arange(30) % 12
-    gallery = (centres[pids] + 0.5 * rng.standard_normal((240, 16))).astype(np.float32)
-    query = (centres[query_pids] + 0.5 * rng.standard_normal((30, 16))).astype(np.float32)
+    gallery = (centers[pids] + 0.5 * rng.standard_normal((240, 16))).astype(np.float32)
+    query = (centers[query_pids] + 0.5 * rng.standard_normal((30, 16))).astype(np.float32)
     wanted = reference.metrics(reference.cosine_distances(query, gallery), query_pids, pids, tie=5e-7)
     result = evaluate(query, gallery, query_pids, pids)
     assert 0.5 < result.mAP < 0.99

@@ -19,9 +19,9 @@ DATA = Path(__file__).parents[2] / 'data/public_losses_metrics.safetensors'
 
 def case(queries: int, images: int, seed: int = 0, spread: float = 0.5, width: int = 8):
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(4, width))
+    centers = rng.normal(size=(4, width))
     return [
-        (centres[rng.integers(0, 4, count)] + spread * rng.normal(size=(count, width))).astype(np.float32)
+        (centers[rng.integers(0, 4, count)] + spread * rng.normal(size=(count, width))).astype(np.float32)
         for count in (queries, images)
     ]
 
@@ -40,7 +40,7 @@ class TestRerank:
         assert result.mAP == pytest.approx(expected['mAP'], abs=1e-9)
         assert result.mINP == pytest.approx(expected['mINP'], abs=1e-9)
 
-    # among them fewer images than neighbours, no averaging, and each of the two distances alone
+    # among them fewer images than neighbors, no averaging, and each of the two distances alone
     @pytest.mark.parametrize(
         ('queries', 'images', 'k1', 'k2', 'lambda_value'),
         [
@@ -67,7 +67,7 @@ class TestRerank:
         monkeypatch.setattr(reranking, '_CHUNK_BYTES', chunk)
         np.testing.assert_allclose(rerank(query, gallery, 8, 3), expected, rtol=0, atol=2e-6)
 
-    def test_sets_that_grow_beyond_the_kept_neighbours(self, monkeypatch):
+    def test_sets_that_grow_beyond_the_kept_neighbors(self, monkeypatch):
         query, gallery = case(10, 120, spread=1.5)
         monkeypatch.setattr(reranking, '_KEPT', 1)
         expected = reference.k_reciprocal(query, gallery, 6, 3, 0.3)

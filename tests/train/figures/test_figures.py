@@ -286,16 +286,16 @@ def plain_ranking(extractor, data, query: str) -> tuple[list[str], list[bool], f
     return [entry[1] for entry in entries], [entry[2] for entry in entries], precision
 
 
-def frames(path: Path, *colours) -> list[tuple[int, ...]]:
-    """Colours of the frames in a picture, row by row from left to right."""
+def frames(path: Path, *colors) -> list[tuple[int, ...]]:
+    """Colors of the frames in a picture, row by row from left to right."""
     pixels = np.asarray(Image.open(path).convert('RGB'))
     found = []
-    for colour in colours:
-        labels, _ = ndimage.label((pixels == colour).all(axis=-1))
+    for color in colors:
+        labels, _ = ndimage.label((pixels == color).all(axis=-1))
         for rows, columns in ndimage.find_objects(labels):
             if rows.stop - rows.start > 130 and columns.stop - columns.start > 130:
-                found.append((rows.start // 20, columns.start, colour))
-    return [colour for _, _, colour in sorted(found)]
+                found.append((rows.start // 20, columns.start, color))
+    return [color for _, _, color in sorted(found)]
 
 
 class TestRankLists:
@@ -326,7 +326,7 @@ class TestRankLists:
         assert frames(out, QUERY) == [QUERY] * len(names)
         assert os.listdir(tmp_path) == ['ranks.png']
 
-    def test_signs_beside_the_colours(self, drawn, extractors, tmp_path):
+    def test_signs_beside_the_colors(self, drawn, extractors, tmp_path):
         out = rank_list_figure([('m', extractors[0])], drawn, tmp_path / 'ranks.svg', queries=2, top=4)
         written = texts(out.read_text())
         ranked = rank_lists(extractors[:1], drawn, queries=2, top=4)
@@ -396,7 +396,7 @@ class TestRankLists:
         kept = [path for path in data.gallery.paths if vehicle_and_camera(path) != vehicle_and_camera(query)]
         assert len(frames(out, RIGHT, WRONG)) == len(kept)
 
-    def test_grey_tile(self, tmp_path, extractors):
+    def test_gray_tile(self, tmp_path, extractors):
         data = load_data(veri_uav(tmp_path))
         sizes = []
         for gone in (False, True):
@@ -451,7 +451,7 @@ class TestRankLists:
 
 
 def textured(left: int, top: int, size: tuple[int, int] = (96, 96), side: int = 32) -> Image.Image:
-    """A coloured pattern on grey."""
+    """A colored pattern on gray."""
     pixels = np.full((size[1], size[0], 3), 128, np.uint8)
     pixels[top : top + side, left : left + side] = np.random.default_rng(3).integers(0, 256, (side, side, 3))
     return Image.fromarray(pixels)
@@ -529,13 +529,13 @@ class TestHeatMap:
 
     def test_follows_the_object(self):
         model = tiny('dpa')
-        centres = {}
+        centers = {}
         for place in ((0, 0), (64, 0), (0, 64), (64, 64)):
             heat = heat_map(model, textured(*place), image_size=96)
-            centres[place] = np.array(ndimage.center_of_mass(heat))[::-1]
-        for (x, y), centre in centres.items():
-            assert (centre[0] > 48) == (x > 0)
-            assert (centre[1] > 48) == (y > 0)
+            centers[place] = np.array(ndimage.center_of_mass(heat))[::-1]
+        for (x, y), center in centers.items():
+            assert (center[0] > 48) == (x > 0)
+            assert (center[1] > 48) == (y > 0)
 
     def test_the_model_stays_as_it_was(self):
         model = tiny('dpa', num_classes=5).train()
@@ -590,16 +590,16 @@ class TestHeatMap:
             heat_map(model, textured(10, 20), image_size=64)
 
     def test_picture(self, tmp_path):
-        """Image and overlay side by side, in the proportions of the image, coloured as the map says."""
-        colour = (20, 160, 60)
-        image = Image.new('RGB', (96, 48), colour)
+        """Image and overlay side by side, in the proportions of the image, colored as the map says."""
+        color = (20, 160, 60)
+        image = Image.new('RGB', (96, 48), color)
         image.paste(textured(0, 0, (20, 20), 20), (60, 10))
         image.save(tmp_path / 'wide.png')
         model = tiny('dpa')
         out = heat_map_figure([('DpA', model)], [tmp_path / 'wide.png'], tmp_path / 'cam.png', image_size=64)
         assert sorted(os.listdir(tmp_path)) == ['cam.png', 'wide.png']
         pixels = np.asarray(Image.open(out).convert('RGB')).astype(int)
-        rows, columns = np.nonzero((np.abs(pixels - colour) < 3).all(axis=-1))
+        rows, columns = np.nonzero((np.abs(pixels - color) < 3).all(axis=-1))
         top, left = rows.min(), columns.min()
         height, width = rows.max() + 1 - top, columns.max() + 1 - left
         assert width == pytest.approx(240, abs=2)
@@ -608,7 +608,7 @@ class TestHeatMap:
         step = width + 15
         for y, x in ((8, 8), (8, 40), (56, 8), (56, 56), (32, 20)):
             place = (top + round((y + 0.5) * height / 64), left + step + round((x + 0.5) * width / 64))
-            expected = 0.5 * np.array(colour) + 127.5 * np.array(colormaps['RdYlBu_r'](float(heat[y, x]))[:3])
+            expected = 0.5 * np.array(color) + 127.5 * np.array(colormaps['RdYlBu_r'](float(heat[y, x]))[:3])
             assert np.abs(pixels[place] - expected).max() < 12, (y, x)
 
     def test_wrong_use(self, tmp_path):
