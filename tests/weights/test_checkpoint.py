@@ -186,6 +186,12 @@ def test_whitening_of_an_overlay_comes_along(tmp_path):
     torch.testing.assert_close(by_overlay(trained, tmp_path / 'white.pth')(x), trained(x), rtol=0, atol=0)
 
 
+def circle(state: State) -> dict:
+    content = {'epoch': 3}
+    content['model'] = content
+    return content
+
+
 @every_door
 @pytest.mark.parametrize(
     ('make', 'words'),
@@ -197,10 +203,19 @@ def test_whitening_of_an_overlay_comes_along(tmp_path):
         ),
         (lambda s: {'model': nn.Linear(2, 2)}, r'holds more than tensors and numbers \(torch\.nn\.modules\.linear'),
         (lambda s: {'epoch': 3}, 'holds no state dict'),
+        (circle, 'holds no state dict'),
         (lambda s: {'optimizer': {'state': {0: {'exp_avg': torch.zeros(2)}}}}, 'holds no state dict'),
         (lambda s: {k: v for k, v in s.items() if k != 'bn1.running_var'}, r'bn1\.running_var is missing'),
     ],
-    ids=['two networks', 'two prefixes', 'whole module', 'no tensors', 'only an optimizer', 'a statistic is missing'],
+    ids=[
+        'two networks',
+        'two prefixes',
+        'whole module',
+        'no tensors',
+        'itself',
+        'only an optimizer',
+        'a statistic is missing',
+    ],
 )
 def test_what_cannot_be_told_is_named_and_nothing_changes(trained, tmp_path, door, make, words):
     path = tmp_path / 'weights.pth'

@@ -6,6 +6,7 @@ import argparse
 import os
 import pickle
 import re
+import threading
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ _CONTAINERS = (
     'params',
     'module',
 )
+_DEPTH = 4  # of containers in containers; a file may hold itself
 #: the network that is meant where a method trains two alike: MoCo, MoCo v3, BYOL, DINO
 _PREFERRED = ('encoder_q', 'base_encoder', 'online_encoder', 'online_network', 'teacher')
 _SCALAR, _RECONSTRUCT = np.float64(0).__reduce__()[0], np.ones(0).__reduce__()[0]
@@ -46,6 +48,8 @@ _DATA: list[Any] = [
     *(type(np.dtype(name)) for name in ('bool', 'float16', 'float32', 'float64')),
     *(type(np.dtype(f'{sign}int{bits}')) for sign in ('', 'u') for bits in (8, 16, 32, 64)),
 ]
+
+_LOADING = threading.Lock()  # what torch.load allows is a setting of the whole process
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def _load(path: str) -> Any:
     try:
         if path.endswith('.safetensors'):
             return load_file(path)
-        with torch.serialization.safe_globals(_DATA):
+        with _LOADING, torch.serialization.safe_globals(_DATA):
             return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # damaged files raise whatever the parser met
         if isinstance(error, pickle.UnpicklingError):
@@ -107,7 +111,9 @@ def _load(path: str) -> Any:
 def _find_state_dict(content: Any, path: str) -> tuple[dict[str, torch.Tensor], list[str]]:
     """The state dict in what a file holds, and the names of what else it holds."""
     beside: list[str] = []
-    while isinstance(content, Mapping):
+    for _ in range(_DEPTH):
+        if not isinstance(content, Mapping):
+            break
         inner = [key for key, value in content.items() if isinstance(value, Mapping) and _holds_weights(value)]
         known = [key for key in _CONTAINERS if key in inner]
         own = {key: value for key, value in content.items() if isinstance(key, str) and torch.is_tensor(value)}
@@ -126,12 +132,13 @@ def _find_state_dict(content: Any, path: str) -> tuple[dict[str, torch.Tensor], 
     raise ValueError(f'{path}: holds no state dict of tensors; save model.state_dict()')
 
 
-def _holds_weights(content: Mapping[Any, Any]) -> bool:
+def _holds_weights(content: Mapping[Any, Any], depth: int = _DEPTH) -> bool:
     """Whether tensors have names there, also inside a known container; the state of an optimizer has numbers."""
-    return any(
-        isinstance(key, str)
-        and (torch.is_tensor(value) or (key in _CONTAINERS and isinstance(value, Mapping) and _holds_weights(value)))
+    return depth > 0 and any(
+        torch.is_tensor(value)
+        or (key in _CONTAINERS and isinstance(value, Mapping) and _holds_weights(value, depth - 1))
         for key, value in content.items()
+        if isinstance(key, str)
     )
 
 
