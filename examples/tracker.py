@@ -15,6 +15,7 @@ import csv
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -75,14 +76,15 @@ class Tracker:
         return numbers
 
 
-def read_boxes(path: str, frames: list[str]) -> dict[str, list[dict]]:
+def read_boxes(path: str, frames: list[str]) -> dict[str, list[dict[str, Any]]]:
     """Rows of the table by frame, each with its numbers as `box`."""
-    rows: dict[str, list[dict]] = {frame: [] for frame in frames}
+    rows: dict[str, list[dict[str, Any]]] = {frame: [] for frame in frames}
     with open(path, newline='', encoding='utf-8-sig') as file:
         table = csv.DictReader(file)
         missing = [column for column in ('frame', 'x', 'y', 'w', 'h') if column not in (table.fieldnames or ())]
         if missing:
             raise ValueError(f'{path}: no column {", ".join(missing)}; it needs frame,x,y,w,h')
+        row: dict[str, Any]
         for row in table:
             try:
                 row['box'] = [float(row[column] or 'nan') for column in 'xywh']
@@ -100,7 +102,7 @@ def draw_sequence(folder: Path, frames: int = 36, vehicles: int = 6, seed: int =
     """`frames/` and `boxes.csv`: drawn vehicles go up and down, leave, and come back in another lane."""
     (folder / 'frames').mkdir(parents=True)  # and not where others have theirs
     random, side, height, away = np.random.default_rng(seed), 72, 320, 200
-    rows = [['frame', 'x', 'y', 'w', 'h', 'vehicle']]
+    rows: list[list[Any]] = [['frame', 'x', 'y', 'w', 'h', 'vehicle']]
     for time in range(frames):
         ground = Image.new('RGB', (side * vehicles, height), '#6b6d70')
         for vehicle in range(vehicles):
@@ -110,7 +112,7 @@ def draw_sequence(folder: Path, frames: int = 36, vehicles: int = 6, seed: int =
             tile = ground.crop((x, y, x + side, y + side))
             park(tile, car, 2)
             ground.paste(tile, (x, y))
-            left, top, right, bottom = car.getbbox()
+            left, top, right, bottom = car.getbbox() or (0, 0, 0, 0)
             if y + bottom > 8 and y + top < height - 8:
                 rows.append([f'{time:04d}.png', x + left, y + top, right - left, bottom - top, vehicle])
         light = np.linspace(0.7, 1.1, height)[:, None, None] * random.uniform(0.9, 1.1)
@@ -120,9 +122,11 @@ def draw_sequence(folder: Path, frames: int = 36, vehicles: int = 6, seed: int =
         csv.writer(file).writerows(rows)
 
 
-def count_links(rows: dict[str, list[dict]]) -> str:
+def count_links(rows: dict[str, list[dict[str, Any]]]) -> str:
     """A link is right where a vehicle has the track that it had when it was last seen."""
-    last, near, away = {}, [], []
+    last: dict[str, tuple[int, int]] = {}
+    near: list[bool] = []
+    away: list[bool] = []
     for time, some in enumerate(rows.values()):
         for row in some:
             if row['vehicle'] in last:

@@ -4,12 +4,11 @@ import copy
 import json
 import sys
 import zipfile
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import timm
 import torch
@@ -17,51 +16,10 @@ from torch import nn
 
 import timm_dpa.embedding.export
 import timm_dpa.embedding.onnx_file
+from tests.support.exports import eager, noise, run, suffix, tiny
 from tests.support.models import lively
 from timm_dpa.embedding.export import FORMATS, ExportError, ExportReport, export_model, read_metadata
 from timm_dpa.embedding.models import create_embedding_model
-
-
-def tiny(**kwargs) -> nn.Module:
-    """A model of timm's own that exports in seconds."""
-    torch.manual_seed(0)
-    return timm.create_model('test_resnet', **kwargs)
-
-
-def unit(embeddings: np.ndarray) -> np.ndarray:
-    embeddings = embeddings.astype(np.float64)
-    return embeddings / np.sqrt((embeddings**2).sum(1, keepdims=True))
-
-
-def eager(model: nn.Module, images: np.ndarray) -> np.ndarray:
-    """Unit embeddings of a model that still has its classifier."""
-    model = copy.deepcopy(model).float().eval()
-    with torch.no_grad():
-        features = model.forward_features(torch.from_numpy(images))
-        return unit(model.forward_head(features, pre_logits=True).numpy())
-
-
-@lru_cache(maxsize=4)
-def loaded(path: Path):
-    if path.suffix == '.onnx':
-        return onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
-    return torch.export.load(path).module()
-
-
-def run(path: Path, images: np.ndarray) -> np.ndarray:
-    """What a user without this package gets from the file."""
-    if path.suffix == '.onnx':
-        return loaded(path).run(None, {'images': images})[0]
-    with torch.no_grad():
-        return loaded(path)(torch.from_numpy(images)).numpy()
-
-
-def suffix(format: str) -> str:
-    return {'onnx': '.onnx', 'torch-export': '.pt2'}[format]
-
-
-def noise(*shape: int) -> np.ndarray:
-    return np.random.default_rng(7).standard_normal(shape, dtype=np.float32)
 
 
 @pytest.fixture(scope='module')
@@ -98,9 +56,6 @@ def fixed(request, exported) -> ExportReport:
 @pytest.fixture(params=[(kind, format) for kind in ('dynamic', 'fixed') for format in FORMATS], ids='-'.join)
 def either(request, exported) -> ExportReport:
     return exported(*request.param)
-
-
-# --- what the files compute
 
 
 @pytest.mark.parametrize('shape', [(1, 3, 161, 97), (2, 3, 64, 112), (5, 3, 77, 130)])
@@ -173,9 +128,6 @@ def test_transformer_exports_at_its_size_only(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ['vit.pt2']
 
 
-# --- the files themselves
-
-
 @pytest.mark.parametrize(('kind', 'size'), [('dynamic', ['height', 'width']), ('fixed', [64, 96])])
 def test_onnx_graph_has_named_free_axes_and_its_weights_inside(exported, kind, size):
     report = exported(kind, 'onnx')
@@ -190,56 +142,6 @@ def test_onnx_graph_has_named_free_axes_and_its_weights_inside(exported, kind, s
     assert not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
     assert [entry.version for entry in model.opset_import if entry.domain == ''] == [18]
     assert model.ir_version == 8  # onnxruntime 1.17 knows up to 9, and opset 18
-
-
-def every_metadata_entry(message) -> int:
-    """Entries of messages below the model, which IR 10 brought."""
-    total = 0
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            values = value if field.is_repeated else [value]
-            total += len(values) if field.name == 'metadata_props' else sum(map(every_metadata_entry, values))
-    return total
-
-
-@pytest.mark.parametrize('opset', [16, 17, 18, 19, 20])
-def test_any_opset_with_the_lowest_ir_version_it_allows(dpa, tmp_path, opset):
-    report = export_model(dpa, tmp_path / 'a.onnx', image_size=64, opset=opset)
-    model = onnx.load(report.path)
-    onnx.checker.check_model(model, full_check=True)
-    assert [entry.version for entry in model.opset_import if entry.domain == ''] == [opset]
-    # the table of ONNX's own versions
-    first = min(ir for row in onnx.helper.VERSION_TABLE if row[2] >= opset for ir in [row[1]])
-    assert model.ir_version == first == (8 if opset <= 18 else 9)
-    assert every_metadata_entry(model.graph) == 0
-    images = noise(3, 3, 64, 64)
-    np.testing.assert_allclose(run(report.path, images), eager(dpa, images), rtol=0, atol=1e-5)
-
-
-def test_an_opset_that_lacks_an_operator_is_refused_with_one_that_has_it(tmp_path):
-    model = timm.create_model('test_vit')  # LayerNormalization came with 17
-    with pytest.raises(ExportError, match=r'onnx of opset 16 cannot express test_vit: .*try opset 18'):
-        export_model(model, tmp_path / 'a.onnx', opset=16)
-    assert not list(tmp_path.iterdir())
-    report = export_model(model, tmp_path / 'a.onnx', opset=17)
-    images = noise(2, *report.metadata['input_size'])
-    np.testing.assert_allclose(run(report.path, images), eager(model, images), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize('format', FORMATS)
-@pytest.mark.parametrize(('batch', 'dynamic'), [(1, False), (3, False), (1, True)])
-def test_a_fixed_batch(tmp_path, format, batch, dynamic):
-    report = export_model(tiny(), tmp_path / f'a{suffix(format)}', format, 96, dynamic_size=dynamic, batch=batch)
-    assert report.batch_sizes == (batch,)
-    assert read_metadata(report.path)['dynamic_axes'] == (['height', 'width'] if dynamic else [])
-    images = noise(batch, 3, 96, 96)
-    np.testing.assert_allclose(run(report.path, images), eager(tiny(), images), rtol=0, atol=1e-5)
-    with pytest.raises(Exception, match=r'(?i)invalid dimensions|guard|expected'):
-        run(report.path, noise(batch + 1, 3, 96, 96))
-    if format == 'onnx':
-        graph = onnx.load(report.path).graph
-        for value, rest in ((graph.input[0], 3), (graph.output[0], report.metadata['embedding_size'])):
-            assert [dim.dim_value for dim in value.type.tensor_type.shape.dim][:2] == [batch, rest]
 
 
 @pytest.mark.parametrize('how', ['whole', 'in place', 'part'])
@@ -313,9 +215,6 @@ def test_file_can_be_read_by_whom_the_umask_allows(fixed, tmp_path):
     assert fixed.path.stat().st_mode == usual.stat().st_mode
 
 
-# --- the caller's model
-
-
 def test_model_is_left_as_it_was(tmp_path):
     model = tiny(num_classes=5).to(memory_format=torch.channels_last).train()
     model.layer1.eval()
@@ -330,9 +229,6 @@ def test_model_is_left_as_it_was(tmp_path):
         assert torch.equal(tensor, expected), name
         assert tensor.stride() == expected.stride(), name
     assert [p.requires_grad for p in model.parameters()] == [p.requires_grad for p in before.parameters()]
-
-
-# --- refusals
 
 
 class FreshNoise(nn.Module):

@@ -1,0 +1,102 @@
+"""Extractors of a model by name."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from tests.support.extractors import SIZE, assert_same, make_model
+from timm_dpa.embedding.extractor import FeatureExtractor
+from timm_dpa.embedding.models import create_embedding_model
+
+
+class TestByName:
+    @pytest.fixture
+    def weights(self, tmp_path):
+        path = tmp_path / 'dpa_resnet18.pth'
+        torch.save(make_model().state_dict(), path)
+        return path
+
+    def test_random_weights_are_the_same_in_every_run(self, images, caplog):
+        state = torch.get_rng_state()
+        with caplog.at_level(logging.WARNING):
+            first = FeatureExtractor('dpa_resnet18', precision='fp32', image_size=SIZE)
+        assert 'random weights' in caplog.text
+        assert torch.equal(torch.get_rng_state(), state)
+        torch.manual_seed(99)
+        second = FeatureExtractor('dpa_resnet18', pretrained=False, precision='fp32', image_size=SIZE)
+        assert first.describe() == second.describe()
+        assert_same(first(images[:2]), second(images[:2]), 1e-7)
+
+    def test_a_checkpoint(self, weights, images, expected):
+        extractor = FeatureExtractor('dpa_resnet18', pretrained=weights, precision='fp32', image_size=SIZE)
+        assert_same(extractor(images), expected)
+        assert extractor.origin == {'source': 'dpa_resnet18', 'checkpoint': str(weights)}
+
+    def test_a_model_folder(self, tmp_path, images, expected, monkeypatch):
+        timm.models.save_for_hf(make_model(), tmp_path / 'mine', safe_serialization=True)
+        monkeypatch.chdir(tmp_path)
+        extractor = FeatureExtractor('local-dir:mine', precision='fp32', image_size=SIZE)
+        assert_same(extractor(images), expected)
+        assert extractor.origin == {'source': f'local-dir:{tmp_path / "mine"}'}
+
+    @pytest.mark.parametrize('given', ['run', 'run/model', Path('run')])
+    def test_a_run_folder(self, tmp_path, images, expected, monkeypatch, given):
+        timm.models.save_for_hf(make_model(), tmp_path / 'run/model', safe_serialization=True)
+        monkeypatch.chdir(tmp_path)
+        extractor = FeatureExtractor(given, precision='fp32', image_size=SIZE)
+        assert_same(extractor(images), expected)
+        assert extractor.origin == {'source': f'local-dir:{tmp_path / "run/model"}'}
+
+    def test_folders_without_a_model(self, tmp_path, monkeypatch):
+        (tmp_path / 'run').mkdir()
+        (tmp_path / 'reid_resnet18').mkdir()
+        monkeypatch.chdir(tmp_path)
+        for given in ('run', Path('run'), Path('none')):
+            with pytest.raises(FileNotFoundError, match='no model in this folder'):
+                FeatureExtractor(given)
+        assert FeatureExtractor('reid_resnet18', False).embedding_size == 512  # its name is that of a model
+
+    @pytest.mark.parametrize(
+        ('arguments', 'error', 'reason'),
+        [
+            ({'model': 'dpa_resnet19'}, ValueError, 'dpa_resnet19.*timm-dpa models'),
+            ({'model': 'dpa_resnet18.none'}, ValueError, r'dpa_resnet18\.none'),
+            ({'model': 'dpa_resnet18', 'pretrained': True}, ValueError, 'No pretrained weights'),
+            ({'model': 'dpa_resnet18', 'pretrained': 'none.pth'}, FileNotFoundError, r'none\.pth'),
+            ({'model': 'local-dir:/none'}, FileNotFoundError, '/none'),
+            ({'model': 'dpa_resnet18', 'precision': 'fp8'}, ValueError, 'auto, fp32, bf16, fp16'),
+            ({'batch_size': 0}, ValueError, 'batch_size'),
+            ({'workers': 0}, ValueError, 'workers'),
+            ({'model': 'dpa_resnet18', 'image_size': 0}, ValueError, 'image_size'),
+            ({'model': 'dpa_resnet18', 'device': 'gpu'}, ValueError, 'device gpu'),
+            ({'model': 'dpa_resnet18', 'device': 'cuda:77'}, ValueError, 'device cuda:77'),
+        ],
+    )
+    def test_wrong_arguments(self, arguments, error, reason):
+        with pytest.raises(error, match=reason):
+            FeatureExtractor(**arguments)
+
+    def test_an_unknown_name_is_not_taken_for_one_without_weights(self, caplog):
+        with pytest.raises(ValueError, match='dpa_resnet19'):
+            FeatureExtractor('dpa_resnet19')
+        assert not caplog.text
+
+    def test_a_checkpoint_of_another_architecture(self, weights):
+        with pytest.raises(ValueError, match=r'dpa_resnet18\.pth: weights of another architecture'):
+            FeatureExtractor('reid_resnet18', pretrained=weights)
+
+    def test_pretrained_is_for_names(self, model):
+        with pytest.raises(ValueError, match='pretrained'):
+            FeatureExtractor(model, pretrained=True)
+
+    def test_a_module_elsewhere(self, model):
+        with pytest.raises(ValueError, match=r"the module is on cpu; move it with \.to\('meta'\)"):
+            FeatureExtractor(model, device='meta')
+        assert FeatureExtractor(model, device='cpu').device.type == 'cpu'
+
+    def test_create_embedding_model(self):
+        model = create_embedding_model('dpa_resnet18', False)
+        assert model.num_classes == 0
