@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from ..data.layouts import LAYOUTS, VRU_TESTS
+from ..data.layouts import LAYOUTS, SUBSETS
 from ..data.protocols import PROTOCOLS
 from .messages import explain
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     Protocol = str
 else:  # the choices belong to the package that reads data
     Layout = Literal[_LAYOUTS]
-    Subset = Literal[tuple(VRU_TESTS)]
+    Subset = Literal[tuple(SUBSETS)]
     Protocol = Literal[tuple(PROTOCOLS)]
 
 
