@@ -150,7 +150,10 @@ def load_data(
 def _assemble(reading: Reading, test_fraction: float, seed: int) -> ReIDData:
     home, layout, rows = reading.home, reading.layout, sorted(reading.rows)
     if not any(row.part for row in rows):
-        tested = _pick_identities([row.vehicle for row in rows], test_fraction, seed)
+        try:
+            tested = _pick_identities([row.vehicle for row in rows], test_fraction, seed)
+        except ValueError as error:
+            raise ValueError(f'{home}: {error}') from error
         rows = [row._replace(part='test' if row.vehicle in tested else 'train') for row in rows]
     identities = sorted({row.vehicle for row in rows})
     pid_of = {name: pid for pid, name in enumerate(identities)}

@@ -107,8 +107,8 @@ def _match(layout: str, paths: list[Path]) -> Iterator[tuple[str, re.Match[str]]
     wrong = [path.name for path, match in zip(paths, matches, strict=True) if not match]
     if wrong:
         raise LayoutError(
-            f'{len(wrong)} of {len(paths)} names do not fit the layout {layout} ({LAYOUTS[layout]}): '
-            f'{", ".join(wrong[:3])}'
+            f'{len(wrong)} of {len(paths)} names do not fit the layout {layout}: {", ".join(wrong[:3])}; it has '
+            f'{LAYOUTS[layout]}'
         )
     return ((os.fspath(path), match) for path, match in zip(paths, matches, strict=True) if match)
 

@@ -170,7 +170,7 @@ class TestPublished:
             (['bbox_train/0001/a.jpg', 'bbox_test/0001/a.jpg'], 'MARS'),
             (['cam_a/001.jpg', 'cam_b/001.jpg'], 'VIPeR'),
             (['cars_train/1.jpg', 'cars_test/1.jpg'], 'Stanford Cars'),
-            (['images/a.jpg', 'labels/a.txt'], 'YOLO'),
+            (['images/a.jpg', 'labels/a.txt'], 'COCO or YOLO'),
             (['frames/a.jpg', 'annotations/a.mat'], 'PRW'),
         ],
     )
