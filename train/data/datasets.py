@@ -169,11 +169,7 @@ def _assemble(reading: Reading, test_fraction: float, seed: int) -> ReIDData:
     fresh = [row for row in parts['gallery'] if key(row.path) not in queries]
     test = sorted(parts['test'] or parts['query'] + fresh)
     has_cameras = len({row.camera for row in rows}) > 1
-    cameras: dict[str, set[int]] = {}
-    for row in test:
-        cameras.setdefault(row.vehicle, set()).add(row.camera)
-    crosses = any(len(seen) > 1 for seen in cameras.values())
-    usual = 'fixed' if parts['query'] else 'cross-camera' if crosses else 'vru'
+    usual = 'fixed' if parts['query'] else 'cross-camera' if len({row.camera for row in test}) > 1 else 'vru'
     protocol = read_about(home).get('protocol', usual)
     if protocol not in PROTOCOLS:
         raise ValueError(f'{home / ABOUT_FILE}: unknown protocol {protocol!r}; choose {", ".join(PROTOCOLS)}')

@@ -322,6 +322,7 @@ class TestIdentities:
 def test_choices_of_the_command_line_import_nothing_heavy():
     code = (
         'import sys\n'
+        'sys.argv = ["timm-dpa"]\n'
         'from timm_dpa.train.data.layouts import LAYOUTS, SUBSETS\n'
         'from timm_dpa.train.data.protocols import PROTOCOLS\n'
         'from timm_dpa.train.evaluation.tables import METRICS, TABLES\n'
