@@ -66,7 +66,7 @@ class ReIDData:
         root: the folder (or CSV) that was read.
         layout: one of `LAYOUTS`.
         train: images for training.
-        query, gallery: the given test parts; both empty where the protocol draws them from `test`.
+        query, gallery: the given test parts; both empty where the protocol picks them from `test`.
         test: all test images; query and gallery together where these are given.
         identities: names on disk; a pid is an index into it, in all parts.
         has_cameras: whether there is more than one camera.
@@ -87,7 +87,7 @@ class ReIDData:
 
     @cached_property
     def files(self) -> dict[str, int]:
-        """Number of each test image, equal for identical files, see `file_numbers`; read when it is first asked for."""
+        """Path -> number of each test image, equal for identical files, see `file_numbers`; computed at the first use."""
         return file_numbers([*self.test.paths, *self.query.paths, *self.gallery.paths])
 
     @cached_property
@@ -110,7 +110,7 @@ def load_data(
     subset: str = 'small',
     warn: bool = True,
 ) -> ReIDData:
-    """Find the images below `root`, and who is on them. No image is opened.
+    """Find the images below `root` and their identities. No image is opened.
 
     Sets without a split of their own (`folders`, `flat` and `csv` may be such) are split by identity: the same ones
     for the same names and seed, wherever `root` is. An identity with a single image goes to the training part. Both

@@ -67,7 +67,7 @@ def read(home: Path, layout: str, subset: str, asked: bool) -> Reading:
     Args:
         home, layout: as of `find_layout`.
         subset: see `read_layout`.
-        asked: whether the layout was asked for, not found.
+        asked: whether the user requested this layout.
 
     Raises:
         LayoutError, FileNotFoundError, ValueError: see `read_layout`.
