@@ -87,7 +87,7 @@ class ReIDData:
 
     @cached_property
     def files(self) -> dict[str, int]:
-        """Path -> number of each test image, equal for identical files, see `file_numbers`; computed at the first use."""
+        """Path -> number of each test image, equal for identical files, see `file_numbers`; computed once."""
         return file_numbers([*self.test.paths, *self.query.paths, *self.gallery.paths])
 
     @cached_property

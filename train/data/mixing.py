@@ -174,8 +174,8 @@ class MixedSampler(Sampler[list[int]]):
     """Batches of identities of the main data and of others, and epochs of any length; the interface of
     `IdentitySampler`.
 
-    An epoch is one of the main sampler, or `batches` long: then both samplers continue where the epoch before ended. That
-    of the others always does. A batch depends on their seeds, the epoch and its number only. The identities of the
+    An epoch is one of the main sampler, or `batches` long: then both samplers continue where the epoch before ended, as
+    that of the others always does. A batch depends on their seeds, the epoch and its number only. The identities of the
     others are spread evenly over the batch, of which process r gets the r-th part.
 
     Args:
