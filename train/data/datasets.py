@@ -114,7 +114,7 @@ def load_data(
 
     Sets without a split of their own (`folders`, `flat` and `csv` may be such) are split by identity: the same ones
     for the same names and seed, wherever `root` is. An identity with a single image goes to the training part. Both
-    parts have two identities at least.
+    parts have two identities at least; where that is not possible, all images are for training.
 
     What was left out, and what is doubtful about the reading, is logged as a warning and in `ReIDData.notes`.
 
@@ -141,19 +141,22 @@ def load_data(
     if not root.exists():
         raise FileNotFoundError(f'{root}: no such file or folder')
     reading = read_layout(root, layout, subset)
+    data = _assemble(reading, test_fraction, seed)
     if warn and os.environ.get('RANK', '0') == '0':
-        for note in reading.notes:
-            _logger.warning('%s: %s', reading.home, note)
-    return _assemble(reading, test_fraction, seed)
+        for note in data.notes:
+            _logger.warning('%s: %s', data.root, note)
+    return data
 
 
 def _assemble(reading: Reading, test_fraction: float, seed: int) -> ReIDData:
     home, layout, rows = reading.home, reading.layout, sorted(reading.rows)
     if not any(row.part for row in rows):
-        try:
-            tested = _pick_identities([row.vehicle for row in rows], test_fraction, seed)
-        except ValueError as error:
-            raise ValueError(f'{home}: {error}') from error
+        tested = _pick_identities([row.vehicle for row in rows], test_fraction, seed)
+        if test_fraction and not tested:
+            reading.notes.append(
+                'too few vehicles with several images for a test part of two beside a training part of two: all images '
+                'are for training'
+            )
         rows = [row._replace(part='test' if row.vehicle in tested else 'train') for row in rows]
     identities = sorted({row.vehicle for row in rows})
     pid_of = {name: pid for pid, name in enumerate(identities)}
@@ -188,18 +191,13 @@ def _assemble(reading: Reading, test_fraction: float, seed: int) -> ReIDData:
 
 
 def _pick_identities(vehicles: list[str], fraction: float, seed: int) -> set[str]:
-    """The identities of the test part, two at least where it is not to be empty."""
+    """The identities of the test part: two at least, and none where that leaves fewer than two for training."""
     counts = Counter(vehicles)
     names = [name for name, count in counts.items() if count > 1]
     picked = round(fraction * len(names))
     if 0 < fraction < 1:
         most = min(len(counts) - 2, len(names))
-        if most < 2:
-            raise ValueError(
-                f'{len(counts)} vehicles, {len(names)} of them with several images, cannot be split into a training '
-                'and a test part of two each; give test_fraction=0 to train on all, 1 to test on all, or more vehicles'
-            )
-        picked = min(max(picked, 2), most)
+        picked = min(max(picked, 2), most) if most >= 2 else 0
     # by hash: a vehicle that is added later moves few others
     return set(sorted(names, key=lambda name: hashlib.sha256(os.fsencode(f'{seed}/{name}')).digest())[:picked])
 

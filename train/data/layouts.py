@@ -87,7 +87,7 @@ def read_layout(root: Path, layout: str, subset: str) -> Reading:
 
     try:
         home, found = find_layout(root, layout)
-        return read(home, found, subset, asked=layout != 'auto')
+        return read(root, home, found, subset, asked=layout != 'auto')
     except (LayoutError, ImageError) as error:
         raise ValueError(_explain(root, str(error), layout)) from error
 
