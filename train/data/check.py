@@ -1,4 +1,4 @@
-"""What a data set holds, and what is wrong with it, before anyone trains on it."""
+"""A report of what a data set holds and what is wrong with it, to read before a training."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ class DataReport:
 
     @property
     def ready(self) -> bool:
-        """Whether nothing speaks against training with these data, or evaluation where they have no train part."""
+        """Whether training, or evaluation where there is no training part, can start with these data."""
         return not self.problems()
 
     def problems(self) -> list[str]:
-        """What should be put right first, a line each."""
+        """What has to be corrected first, a line each."""
         found = []
         if self.parts['train'].images == self.parts['query'].images == 0:
             found.append('neither training nor test images')
@@ -103,7 +103,7 @@ class DataReport:
         return found
 
     def remarks(self) -> list[str]:
-        """What is worth knowing and no obstacle, a line each."""
+        """What the reader should know although it does not prevent training, a line each."""
         found = [*self.notes, *self.warnings]
         if self.conflicting:
             found.append(f'{_count(self.conflicting, "image", "images")} identical to one of another identity')
@@ -119,7 +119,7 @@ class DataReport:
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything as numbers, strings, lists and dictionaries."""
+        """The report as numbers, strings, lists and dictionaries, ready for JSON."""
         return {'ready': self.ready, 'problems': self.problems(), 'remarks': self.remarks(), **asdict(self)}
 
     def __str__(self) -> str:
@@ -166,7 +166,7 @@ def check_data(
     quick: bool = False,
     progress: bool | None = None,
 ) -> DataReport:
-    """Look at every image of a data set.
+    """Decode every image of a data set, and report what the set holds and what is wrong with it.
 
     Args:
         data: of `load_data`.

@@ -66,7 +66,7 @@ class ReIDData:
         root: the folder (or CSV) that was read.
         layout: one of `LAYOUTS`.
         train: images for training.
-        query, gallery: the given test parts; both empty where the protocol draws them from `test`.
+        query, gallery: the given test parts; both empty where the protocol picks them from `test`.
         test: all test images; query and gallery together where these are given.
         identities: names on disk; a pid is an index into it, in all parts.
         has_cameras: whether there is more than one camera.
@@ -87,7 +87,7 @@ class ReIDData:
 
     @cached_property
     def files(self) -> dict[str, int]:
-        """Number of each test image, equal for identical files, see `file_numbers`; read when it is first asked for."""
+        """Path -> number of each test image, equal for identical files, see `file_numbers`; computed once."""
         return file_numbers([*self.test.paths, *self.query.paths, *self.gallery.paths])
 
     @cached_property
@@ -110,11 +110,11 @@ def load_data(
     subset: str = 'small',
     warn: bool = True,
 ) -> ReIDData:
-    """Find the images below `root`, and who is on them. No image is opened.
+    """Find the images below `root` and their identities. No image is opened.
 
     Sets without a split of their own (`folders`, `flat` and `csv` may be such) are split by identity: the same ones
     for the same names and seed, wherever `root` is. An identity with a single image goes to the training part. Both
-    parts have two identities at least.
+    parts have two identities at least; where that is not possible, all images are for training.
 
     What was left out, and what is doubtful about the reading, is logged as a warning and in `ReIDData.notes`.
 
@@ -141,19 +141,22 @@ def load_data(
     if not root.exists():
         raise FileNotFoundError(f'{root}: no such file or folder')
     reading = read_layout(root, layout, subset)
+    data = _assemble(reading, test_fraction, seed)
     if warn and os.environ.get('RANK', '0') == '0':
-        for note in reading.notes:
-            _logger.warning('%s: %s', reading.home, note)
-    return _assemble(reading, test_fraction, seed)
+        for note in data.notes:
+            _logger.warning('%s: %s', data.root, note)
+    return data
 
 
 def _assemble(reading: Reading, test_fraction: float, seed: int) -> ReIDData:
     home, layout, rows = reading.home, reading.layout, sorted(reading.rows)
     if not any(row.part for row in rows):
-        try:
-            tested = _pick_identities([row.vehicle for row in rows], test_fraction, seed)
-        except ValueError as error:
-            raise ValueError(f'{home}: {error}') from None
+        tested = _pick_identities([row.vehicle for row in rows], test_fraction, seed)
+        if test_fraction and not tested:
+            reading.notes.append(
+                'too few vehicles with several images for a test part of two beside a training part of two: all images '
+                'are for training'
+            )
         rows = [row._replace(part='test' if row.vehicle in tested else 'train') for row in rows]
     identities = sorted({row.vehicle for row in rows})
     pid_of = {name: pid for pid, name in enumerate(identities)}
@@ -169,11 +172,7 @@ def _assemble(reading: Reading, test_fraction: float, seed: int) -> ReIDData:
     fresh = [row for row in parts['gallery'] if key(row.path) not in queries]
     test = sorted(parts['test'] or parts['query'] + fresh)
     has_cameras = len({row.camera for row in rows}) > 1
-    cameras: dict[str, set[int]] = {}
-    for row in test:
-        cameras.setdefault(row.vehicle, set()).add(row.camera)
-    crosses = any(len(seen) > 1 for seen in cameras.values())
-    usual = 'fixed' if parts['query'] else 'cross-camera' if crosses else 'vru'
+    usual = 'fixed' if parts['query'] else 'cross-camera' if len({row.camera for row in test}) > 1 else 'vru'
     protocol = read_about(home).get('protocol', usual)
     if protocol not in PROTOCOLS:
         raise ValueError(f'{home / ABOUT_FILE}: unknown protocol {protocol!r}; choose {", ".join(PROTOCOLS)}')
@@ -192,18 +191,13 @@ def _assemble(reading: Reading, test_fraction: float, seed: int) -> ReIDData:
 
 
 def _pick_identities(vehicles: list[str], fraction: float, seed: int) -> set[str]:
-    """The identities of the test part, two at least where it is not to be empty."""
+    """The identities of the test part: two at least, and none where that leaves fewer than two for training."""
     counts = Counter(vehicles)
     names = [name for name, count in counts.items() if count > 1]
     picked = round(fraction * len(names))
     if 0 < fraction < 1:
         most = min(len(counts) - 2, len(names))
-        if most < 2:
-            raise ValueError(
-                f'{len(counts)} vehicles, {len(names)} of them with several images, cannot be split into a training '
-                'and a test part of two each; give test_fraction=0 to train on all, 1 to test on all, or more vehicles'
-            )
-        picked = min(max(picked, 2), most)
+        picked = min(max(picked, 2), most) if most >= 2 else 0
     # by hash: a vehicle that is added later moves few others
     return set(sorted(names, key=lambda name: hashlib.sha256(os.fsencode(f'{seed}/{name}')).digest())[:picked])
 

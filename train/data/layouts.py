@@ -87,7 +87,7 @@ def read_layout(root: Path, layout: str, subset: str) -> Reading:
 
     try:
         home, found = find_layout(root, layout)
-        return read(home, found, subset, asked=layout == found)
+        return read(root, home, found, subset, asked=layout != 'auto')
     except (LayoutError, ImageError) as error:
         raise ValueError(_explain(root, str(error), layout)) from error
 
@@ -107,7 +107,7 @@ def find_layout(root: Path, layout: str = 'auto') -> tuple[Path, str]:
     """The folder (or CSV file) that holds a data set, and its layout; `'auto'` where that is `folders` or `flat`.
 
     Raises:
-        LayoutError: another layout than the one that was asked for, several data sets, or one that is not read.
+        LayoutError: the requested layout does not fit, there are several data sets, or one that is not read.
     """
     if root.is_file():
         if root.suffix.lower() != '.csv' or layout not in ('auto', 'csv'):
@@ -129,7 +129,7 @@ def find_layout(root: Path, layout: str = 'auto') -> tuple[Path, str]:
         if tables:
             return tables[0], 'csv'
     kinds = [kind for kind, test in _MARKERS.items() if test(root)]
-    if kinds:  # its folders are no vehicles, whatever was asked for
+    if kinds:  # its folders are no vehicles, even where the user requests that
         raise LayoutError(f'this is the layout {kinds[0]}, not {layout}')
     for name, marks in _REFUSED.items():
         if all((root / mark).exists() for mark in marks):
@@ -138,7 +138,7 @@ def find_layout(root: Path, layout: str = 'auto') -> tuple[Path, str]:
 
 
 def _published(root: Path, layout: str) -> list[tuple[Path, str]]:
-    """The published data set at `root`, else those in folders of it, of the layout that is asked for."""
+    """The published data set at `root`, or else in a folder of it, if its layout is the requested one."""
     children = sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith('.'))
     for homes in ([root], children if len(children) <= _PARENT else []):
         found = []

@@ -100,7 +100,7 @@ class TrainingSources:
         ]
 
     def images(self, data_config: dict[str, Any], augment: AugmentRecipe) -> TrainImages | MixedImages:
-        """The images of all sources, augmented as the recipe says for each; rows go on from source to source."""
+        """The images of all sources, augmented as the recipe says for each; rows are numbered across the sources."""
         parts = [
             TrainImages(source.train, train_transform(data_config, **augment_options(augment, synthetic)))
             for source, synthetic in zip(self.sources, self.synthetic, strict=True)
@@ -153,7 +153,7 @@ def augment_options(augment: AugmentRecipe, synthetic: bool) -> dict[str, Any]:
 
 
 class MixedImages(Dataset):
-    """`TrainImages` of several sources one after the other, with labels that go on from one to the next."""
+    """`TrainImages` of several sources one after the other, with labels numbered across the sources."""
 
     def __init__(self, parts: Sequence[TrainImages]) -> None:
         self.parts = list(parts)
@@ -174,8 +174,8 @@ class MixedSampler(Sampler[list[int]]):
     """Batches of identities of the main data and of others, and epochs of any length; the interface of
     `IdentitySampler`.
 
-    An epoch is one of the main sampler, or `batches` long: then both samplers go on where the epoch before ended. That
-    of the others always does. A batch depends on their seeds, the epoch and its number only. The identities of the
+    An epoch is one of the main sampler, or `batches` long: then both samplers continue where the epoch before ended, as
+    that of the others always does. A batch depends on their seeds, the epoch and its number only. The identities of the
     others are spread evenly over the batch, of which process r gets the r-th part.
 
     Args:

@@ -37,7 +37,7 @@ def check_plausible(rows: Sequence[Row], layout: str, asked: bool) -> None:
     Args:
         rows: the images.
         layout: `'folders'` or `'flat'`.
-        asked: whether this layout was asked for: what only looks unusual is taken then.
+        asked: whether the user requested this layout: names and numbers that are only unusual are accepted then.
 
     Raises:
         LayoutError: the message says what was seen.

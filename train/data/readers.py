@@ -40,39 +40,36 @@ class Reading:
     Attributes:
         home: the folder, or the CSV file, that was read.
         layout: one of `LAYOUTS`.
+        content: what is below the folder that the user named; nothing for a CSV file.
         rows: the images.
-        left_out: what else is in the folders that were searched.
-        notes: what is worth knowing about the reading, a sentence each.
+        notes: what was left out and what is doubtful, a sentence each.
     """
 
     home: Path
     layout: str
+    content: FolderContent
     rows: list[Row] = field(default_factory=list)
-    left_out: FolderContent = field(default_factory=lambda: FolderContent([]))
     notes: list[str] = field(default_factory=list)
 
     def images(self, folder: Path) -> list[Path]:
         """The images below a folder, none where it is missing."""
-        if not folder.is_dir():
-            return []
-        content = scan_folder(folder)
-        self.left_out.ignored.update(content.ignored)
-        self.left_out.hidden.update(content.hidden)
-        return content.images
+        start = os.path.join(folder, '')
+        return [path for path in self.content.images if os.fspath(path).startswith(start)]
 
 
-def read(home: Path, layout: str, subset: str, asked: bool) -> Reading:
+def read(root: Path, home: Path, layout: str, subset: str, asked: bool) -> Reading:
     """Read the data set at `home`.
 
     Args:
+        root: the folder or file that the user named: images below it that are not read are counted.
         home, layout: as of `find_layout`.
         subset: see `read_layout`.
-        asked: whether the layout was asked for, not found.
+        asked: whether the user requested this layout.
 
     Raises:
         LayoutError, FileNotFoundError, ValueError: see `read_layout`.
     """
-    reading = Reading(home, layout)
+    reading = Reading(home, layout, FolderContent([]) if home.is_file() else scan_folder(root))
     if layout in ('auto', 'folders', 'flat'):
         _read_folders(reading)
     else:
@@ -84,14 +81,17 @@ def read(home: Path, layout: str, subset: str, asked: bool) -> Reading:
         raise LayoutError(f'all images show one vehicle, {next(iter(vehicles))!r}' if vehicles else 'no image but junk')
     if reading.layout in ('folders', 'flat'):
         check_plausible(reading.rows, reading.layout, asked)
-    if len(rows) > len(reading.rows):
-        reading.notes.append(f'{len(rows) - len(reading.rows)} junk images (identity -1) are left out')
+    paths, junk = {row.path for row in reading.rows}, len(rows) - len(reading.rows)
+    unread = sum(os.fspath(path) not in paths for path in reading.content.images) - junk
+    if junk or unread > 0:
+        kinds = [f'{junk} junk (identity -1)'] * bool(junk) + [f'{unread} that are not part of the set'] * (unread > 0)
+        reading.notes.append(f'{junk + max(unread, 0)} images are left out: {" and ".join(kinds)}')
     if twins := padded_twins(vehicles):
         reading.notes.append(
             f'{len(twins)} identities are the same number with and without leading zeros and count as different ones: '
             f'{", ".join(twins[:3])}'
         )
-    if left_out := reading.left_out.left_out():
+    if left_out := reading.content.left_out():
         reading.notes.append(f'left out: {left_out}')
     return reading
 
@@ -107,8 +107,8 @@ def _match(layout: str, paths: list[Path]) -> Iterator[tuple[str, re.Match[str]]
     wrong = [path.name for path, match in zip(paths, matches, strict=True) if not match]
     if wrong:
         raise LayoutError(
-            f'{len(wrong)} of {len(paths)} names do not fit the layout {layout} ({LAYOUTS[layout]}): '
-            f'{", ".join(wrong[:3])}'
+            f'{len(wrong)} of {len(paths)} names do not fit the layout {layout}: {", ".join(wrong[:3])}; it has '
+            f'{LAYOUTS[layout]}'
         )
     return ((os.fspath(path), match) for path, match in zip(paths, matches, strict=True) if match)
 
@@ -338,7 +338,7 @@ def _read_folders(reading: Reading) -> None:
     paths = reading.images(root)
     if not paths:
         raise LayoutError(
-            f'no image in this folder{"; it has " * bool(reading.left_out.ignored)}{reading.left_out.left_out()}'
+            f'no image in this folder{"; it has " * bool(reading.left_out.ignored)}{reading.content.left_out()}'
         )
     files = [os.fspath(path) for path in paths]
     skip = len(os.path.join(root, ''))

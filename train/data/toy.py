@@ -44,7 +44,7 @@ def draw_data_set(
         images: of each vehicle, at least two by each camera.
         cameras: 2 to 99.
         size: of the images of the lowest camera in pixels, at least 16; others see less.
-        seed: of everything; the same gives the same files.
+        seed: random seed; the same seed gives the same files.
 
     Returns:
         The folder.

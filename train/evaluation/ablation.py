@@ -62,8 +62,8 @@ def ablate(
     """Train every row of a table of the paper, and write what was measured beside what the paper says.
 
     Each model is evaluated once, after its last epoch: no row is chosen by its score. Finished runs are kept, the one
-    that was interrupted goes on, and rows of several tables that are the same run share it. A run whose loss diverges
-    is marked, and the others go on.
+    that was interrupted is resumed, and rows of several tables that are the same run share it. A run whose loss
+    diverges is marked, and the others continue.
 
     Args:
         table: `'table3'` (parts), `'table4'` (attentions), `'table5'` (places), `'table6'` (metric losses), or `'all'`.

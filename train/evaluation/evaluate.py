@@ -49,7 +49,7 @@ class Evaluation:
             copy of it and for no other reason, and `shared_identities`, how many identities of the test part are in the
             training part too.
         skipped: path -> reason of images that could not be read.
-        warnings: sentences that whoever reads the scores has to know, see `warn_about`.
+        warnings: what makes the scores mean less than they seem to, a sentence each, see `warn_about`.
     """
 
     metrics: dict[str, float]
@@ -100,7 +100,7 @@ def evaluate_model(
         use_rerank: re-rank by k-reciprocal neighbors.
         expand: gallery images by which a query is expanded first, see `expand_queries`; 0 for none.
         exclude_same_camera: the same-camera rule, on or off; None for the protocol's own.
-        query_identities: names of the identities that are asked for; all others stay in the gallery.
+        query_identities: names of the identities whose images are queries; the gallery stays whole.
         processes: share the images among them; all get the same result.
         progress: show a bar; None shows one on a terminal only.
 

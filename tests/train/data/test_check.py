@@ -205,7 +205,7 @@ def test_what_was_left_out_is_reported(tmp_path):
     layouts.write_image(tmp_path / '@eaDir' / 'a' / '000.jpg')
     layouts.write_image(tmp_path / 'b' / '.thumbnails' / '000.jpg')
     text = str(check_data(load_data(tmp_path, test_fraction=0)))
-    assert '2 junk images' in text
+    assert '2 images are left out: 2 junk (identity -1)' in text
     assert '1 file that Pillow cannot open (1 .heic_) and 2 hidden folders (1 @eaDir, 1 .thumbnails)' in text
 
 

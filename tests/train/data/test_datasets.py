@@ -273,7 +273,7 @@ class TestErrors:
     def test_several_sets(self, tmp_path):
         layouts.veri_uav(tmp_path / 'VeRi-UAV')
         layouts.vru(tmp_path / 'VRU')
-        self.expect(tmp_path, 'VeRi-UAV, VRU')
+        self.expect(tmp_path, 'VRU, VeRi-UAV')
         assert load_data(tmp_path, 'vru').layout == 'vru'
         assert load_data(tmp_path, 'veri_uav').layout == 'veri_uav'
 

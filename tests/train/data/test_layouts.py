@@ -105,7 +105,7 @@ class TestPublished:
         assert set(data.query.camids) == {1, 6}
         assert set(owners(data, data.query)) == {'0001', '0003'}
         assert pick_query_gallery(data).exclude_same_camera
-        assert any('3 junk images' in note for note in data.notes)
+        assert any('4 images are left out: 3 junk (identity -1) and 1 that are not' in note for note in data.notes)
         assert any('5 distractors' in note for note in data.notes)
 
     def test_distractors_are_nobodys_match_in_any_protocol(self, tmp_path):
@@ -170,7 +170,7 @@ class TestPublished:
             (['bbox_train/0001/a.jpg', 'bbox_test/0001/a.jpg'], 'MARS'),
             (['cam_a/001.jpg', 'cam_b/001.jpg'], 'VIPeR'),
             (['cars_train/1.jpg', 'cars_test/1.jpg'], 'Stanford Cars'),
-            (['images/a.jpg', 'labels/a.txt'], 'YOLO'),
+            (['images/a.jpg', 'labels/a.txt'], 'COCO or YOLO'),
             (['frames/a.jpg', 'annotations/a.mat'], 'PRW'),
         ],
     )
@@ -252,9 +252,12 @@ class TestImplausible:
     @pytest.mark.parametrize('vehicles', [2, 3])
     def test_too_few_vehicles_to_split(self, tmp_path, vehicles):
         layouts.vehicle_folders(tmp_path, {f'v{k}': 5 for k in range(vehicles)})
-        with pytest.raises(ValueError, match=r'cannot be split .*test_fraction=0'):
-            load_data(tmp_path)
-        assert len(load_data(tmp_path, test_fraction=0).train) == 5 * vehicles
+        data = load_data(tmp_path)
+        assert (len(data.train), len(data.test)) == (5 * vehicles, 0)
+        assert any('all images are for training' in note for note in data.notes)
+        assert load_data(tmp_path, test_fraction=0).notes == []
+        with pytest.raises(ValueError, match='no test images'):
+            check_evaluable(data)
 
     def test_vehicles_with_plain_names_are_read(self, tmp_path):
         names = [
@@ -290,7 +293,7 @@ class TestIdentities:
         data = self.load(tmp_path, [*rows, '6.jpg,-1,2,train', '7.jpg,-1.,2,train', '8.jpg,1.5,2,train'])
         assert owners(data, data.train) == ['1', '1', '2', '1000', '1.5']
         assert data.train.camids.tolist() == [0, 0, 1, 1, 2]
-        assert any('3 junk images' in note for note in data.notes)
+        assert any('3 junk (identity -1)' in note for note in data.notes)
         assert not any('leading zeros' in note for note in data.notes)
 
     def test_leading_zeros(self, tmp_path, caplog):
@@ -322,6 +325,7 @@ class TestIdentities:
 def test_choices_of_the_command_line_import_nothing_heavy():
     code = (
         'import sys\n'
+        'sys.argv = ["timm-dpa"]\n'
         'from timm_dpa.train.data.layouts import LAYOUTS, SUBSETS\n'
         'from timm_dpa.train.data.protocols import PROTOCOLS\n'
         'from timm_dpa.train.evaluation.tables import METRICS, TABLES\n'

@@ -203,15 +203,14 @@ class TestEvaluable:
         places = [3 * pair + int(rng.choice(range(3))) for pair in range(12)]
         assert parts.query.paths == [sorted(str(tmp_path / row.split(',')[0]) for row in rows)[k] for k in places]
 
-    @pytest.mark.parametrize('split', [True, False])
-    def test_one_camera_a_vehicle(self, tmp_path, split):
+    def test_one_camera_a_vehicle(self, tmp_path):
         rows = [f'{v}{n}.jpg,{v},{c},test' for c, v in enumerate('abcd') for n in range(4)]
         data = load_data(table_of(tmp_path, rows))
-        assert data.protocol == 'vru'  # no vehicle crosses from camera to camera
-        check_evaluable(data)
+        assert data.protocol == 'cross-camera'
         with pytest.raises(ValueError, match=r'by another camera .*data\.exclude_same_camera=false'):
-            check_evaluable(data, 'cross-camera')
-        check_evaluable(data, 'cross-camera', exclude_same_camera=False)
+            check_evaluable(data)
+        check_evaluable(data, exclude_same_camera=False)
+        check_evaluable(data, 'vru')
 
     def test_fixed_parts_with_one_camera_a_vehicle(self, tmp_path):
         rows = [f'{v}{n}.jpg,{v},{c},{("query", "gallery")[n > 0]}' for c, v in enumerate('abcd') for n in range(3)]
