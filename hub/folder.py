@@ -32,7 +32,6 @@ from .lineage import (
     TrainingRun,
     apply_about,
     describe_runs,
-    find_run,
     only_synthetic,
     training_runs,
     training_sources,
@@ -100,10 +99,12 @@ def build_folder(
     run, model = _find_model(source)
     runs = training_runs(run)
     evaluations = [read_results(Path(result)) for result in results]
-    if run and RunFolder(run).evaluation.is_file():
-        evaluations.insert(0, read_results(run))
+    if run and run.evaluation.is_file():
+        evaluations.insert(0, read_results(run.path))
         if evaluations[0].get('epoch') == 0:
-            raise ValueError(f'{run}: its training did not help, and model/ holds the weights that it started from')
+            raise ValueError(
+                f'{run.path}: its training did not help, and model/ holds the weights that it started from'
+            )
     runs, evaluations = _tell_about(runs, evaluations, about or {})
     sources = training_sources(runs)
     check_license(sources, license, source)
@@ -194,13 +195,13 @@ def read_architecture(source: str | os.PathLike[str]) -> str:
     return _read_json(_find_model(Path(source))[1] / 'config.json')['architecture']
 
 
-def _find_model(source: Path) -> tuple[Path | None, Path]:
-    """The folder of the run, if it is one, and that of the model."""
+def _find_model(source: Path) -> tuple[RunFolder | None, Path]:
+    """The run, if there is one, and the folder of the model."""
     if not source.is_dir():
         raise FileNotFoundError(f'{source}: no such folder')
     for model in (RunFolder(source).model, source):
         if all((model / name).is_file() for name in _WEIGHTS):
-            return find_run(model), model
+            return RunFolder.find(model), model
     raise FileNotFoundError(f'{source}: no model here (looked for {" and ".join(_WEIGHTS)}, also in model/)')
 
 

@@ -23,7 +23,6 @@ __all__ = [
     'apply_about',
     'data_folder',
     'describe_runs',
-    'find_run',
     'list_source',
     'only_synthetic',
     'real_sources',
@@ -52,27 +51,20 @@ class TrainingRun:
         return [self.data, *self.data.get('mix', [])]
 
 
-def find_run(path: Path) -> Path | None:
-    """The folder of the run that a file of weights or a model's folder belongs to, or that is one; None for others."""
-    found = RunFolder.find(path)
-    return found.path if found else None
-
-
-def training_runs(folder: Path | None) -> list[TrainingRun]:
-    """The run in a folder and, before it, those that its start leads to, as far as their folders are there.
+def training_runs(run: RunFolder | None) -> list[TrainingRun]:
+    """A run and, before it, those that its start leads to, as far as their folders are there.
 
     Raises:
         ValueError: a recipe, or what a run recorded of its data, cannot be read.
     """
     runs: list[TrainingRun] = []
     met: set[Path] = set()
-    while folder is not None and folder.resolve() not in met:
-        met.add(folder.resolve())
-        run = RunFolder(folder)
+    while run is not None and run.path.resolve() not in met:
+        met.add(run.path.resolve())
         data = run.read_data()
         runs.insert(0, TrainingRun(run.read_recipe(), data))
         start = _start(runs[0].recipe)
-        folder = find_run(Path(start)) if start else None
+        run = RunFolder.find(start) if start else None
     return runs
 
 

@@ -18,13 +18,13 @@ from timm_dpa.hub.card import read_facts
 from timm_dpa.hub.folder import build_folder
 from timm_dpa.hub.lineage import (
     describe_runs,
-    find_run,
     only_synthetic,
     training_runs,
     training_sources,
     write_recipes,
 )
 from timm_dpa.train.data.provenance import write_about
+from timm_dpa.train.run.folder import RunFolder
 from timm_dpa.train.run.trainer import train
 from timm_dpa.weights.fetch import MODELS
 
@@ -89,14 +89,14 @@ class TestCard:
         train(quick(*settings, args), data, tmp_path / 'run')
         log = (tmp_path / 'run' / 'run.log').read_text()
         assert f'tensors from {trained}; keep their initial values: fc, layer3.attn; not used: layer3.attn' in log
-        text = describe_runs(training_runs(tmp_path / 'run'))
+        text = describe_runs(training_runs(RunFolder(tmp_path / 'run')))
         assert '2. 1 epoch at 32 x 32 pixels from the trunk of that `dpa_resnet18`: the same images.' in text
 
     def test_other_images_of_a_later_run(self, trained, second, tmp_path):
         other = write_vehicles(tmp_path / 'street', identities=9)
         run = tmp_path / 'run'
         train(quick('schedule.epochs=1', 'run.evaluate_every=0', f'model.checkpoint={second}'), other, run)
-        runs = training_runs(run)
+        runs = training_runs(RunFolder(run))
         text = describe_runs(runs)
         assert 'In 3 training runs' in text
         assert '3. 1 epoch at 32 x 32 pixels: 36 images of 6 vehicles, the training part of "street"' in text
@@ -105,7 +105,7 @@ class TestCard:
             build_folder(run, tmp_path / 'out', 'somebody/three')
         write_about(other, 'street', 'More squares.', synthetic=True)
         train(quick('schedule.epochs=1', 'run.evaluate_every=0', f'model.checkpoint={second}'), other, run)
-        assert only_synthetic(training_sources(training_runs(run)))
+        assert only_synthetic(training_sources(training_runs(RunFolder(run))))
 
 
 @pytest.fixture(scope='module')
@@ -136,14 +136,14 @@ class TestMixedRun:
             assert str(street.parent) not in path.read_text()
 
     def test_a_license_must_be_given_for_any_real_source(self, mixed, data, street, tmp_path):
-        assert not only_synthetic(training_sources(training_runs(mixed)))
+        assert not only_synthetic(training_sources(training_runs(RunFolder(mixed))))
         with pytest.raises(ValueError, match='--license'):
             build_folder(mixed, tmp_path / 'out', 'somebody/mixed')
         other = write_vehicles(tmp_path / 'other', identities=9, seed=1)
         write_about(other, 'other renders', 'Squares.', synthetic=True)
         run = tmp_path / 'run'
         train(quick('schedule.epochs=1', 'run.evaluate_every=0', f'data.mix=[{other}]'), data, run)
-        assert only_synthetic(training_sources(training_runs(run)))
+        assert only_synthetic(training_sources(training_runs(RunFolder(run))))
 
     def test_its_command_trains_the_same_model_again(self, mixed, data, street, tmp_path, monkeypatch):
         folder = tmp_path / 'card'
@@ -168,21 +168,21 @@ class TestStart:
     )
     def test_weights_of_unknown_origin_are_said(self, trained, tmp_path, start):
         run = changed(trained, tmp_path / 'run', **start)
-        runs = training_runs(run)
+        runs = training_runs(RunFolder(run))
         assert len(runs) == 1
         assert not only_synthetic(training_sources(runs))
         assert 'from weights whose own training data are not recorded' in describe_runs(runs)
 
     def test_weights_of_the_hub_are_named_instead(self, trained, tmp_path):
         run = changed(trained, tmp_path / 'run', init_from='timm/resnet18.a1_in1k')
-        runs = training_runs(run)
+        runs = training_runs(RunFolder(run))
         assert not only_synthetic(training_sources(runs))
         assert 'not recorded' not in describe_runs(runs)
         build_folder(run, tmp_path / 'out', 'somebody/x', license='other')
         assert 'had the weights of [timm/resnet18.a1_in1k]' in (tmp_path / 'out' / 'README.md').read_text()
 
     def test_released_weights_are_named_too(self, trained, tmp_path):
-        runs = training_runs(changed(trained, tmp_path / 'run', name='dpa_resnet50.rendered'))
+        runs = training_runs(RunFolder(changed(trained, tmp_path / 'run', name='dpa_resnet50.rendered')))
         assert only_synthetic(training_sources(runs))  # as the manifest says
         text = describe_runs(runs)
         assert text.startswith(
@@ -197,7 +197,9 @@ class TestStart:
         """By their name, or by a file of the same content."""
         model = {'name': 'se_resnet50', 'args': {}}
         starts = ['dpa_resnet50.rendered', str(MODELS / 'dpa_resnet50.rendered')]
-        runs = [training_runs(changed(trained, tmp_path / str(k), init_from=starts[k], **model)) for k in (0, 1)]
+        runs = [
+            training_runs(RunFolder(changed(trained, tmp_path / str(k), init_from=starts[k], **model))) for k in (0, 1)
+        ]
         texts = [describe_runs(each) for each in runs]
         assert texts[0] == texts[1]
         trunk = 'the trunk (all but attention and classifier) of the weights `dpa_resnet50.rendered`'
@@ -212,7 +214,7 @@ class TestStart:
         model = {'name': 'dpa_resnet50', 'args': {}}
         texts, recipes = [], []
         for start in ('dpa_resnet50.rendered', str(MODELS / 'dpa_resnet50.rendered')):
-            runs = training_runs(changed(trained, tmp_path / str(len(texts)), init_from=start, **model))
+            runs = training_runs(RunFolder(changed(trained, tmp_path / str(len(texts)), init_from=start, **model)))
             texts.append(describe_runs(runs))
             write_recipes(runs, tmp_path, 'x')
             recipes.append(yaml.safe_load((tmp_path / 'recipe.yaml').read_text())['model'])
@@ -226,7 +228,7 @@ class TestStart:
         recipe = yaml.safe_load((run / 'recipe.yaml').read_text())
         recipe['loss'].update(pull=1.0, teacher='dpa_resnet50.rendered')
         (run / 'recipe.yaml').write_text(yaml.safe_dump(recipe))
-        runs = training_runs(run)
+        runs = training_runs(RunFolder(run))
         assert describe_runs(runs).endswith(
             'Its embeddings were pulled toward those of the weights `dpa_resnet50.rendered`, which were trained on '
             '36,000 synthetic images of 3,000 vehicles ("timm-dpa rendered vehicles").'
@@ -235,16 +237,16 @@ class TestStart:
         assert only_synthetic(training_sources(runs))
         recipe['loss'].update(teacher='hf-hub:somebody/else')
         (run / 'recipe.yaml').write_text(yaml.safe_dump(recipe))
-        assert not only_synthetic(training_sources(training_runs(run)))
+        assert not only_synthetic(training_sources(training_runs(RunFolder(run))))
 
     def test_something_of_two_weights_is_of_unknown_origin(self, trained, tmp_path):
         model = {'name': 'dpa_resnet50.rendered', 'init_from': 'gone/weights.pth', 'args': {}}
-        runs = training_runs(changed(trained, tmp_path / 'run', **model))
+        runs = training_runs(RunFolder(changed(trained, tmp_path / 'run', **model)))
         assert not only_synthetic(training_sources(runs))
         assert 'from weights whose own training data are not recorded' in describe_runs(runs)
 
     def test_an_architecture_alone_does_not_say_which(self, trained, tmp_path):
-        runs = training_runs(changed(trained, tmp_path / 'run', init_from='dpa_resnet50'))
+        runs = training_runs(RunFolder(changed(trained, tmp_path / 'run', init_from='dpa_resnet50')))
         with pytest.raises(
             ValueError, match=r'init_from=dpa_resnet50: say which of its weights \(dpa_resnet50\.rendered'
         ):
@@ -253,25 +255,13 @@ class TestStart:
     def test_runs_in_a_circle_end(self, trained, tmp_path):
         one = changed(trained, tmp_path / 'one', checkpoint=str(tmp_path / 'two'))
         changed(trained, tmp_path / 'two', checkpoint=str(one))
-        assert len(training_runs(one)) == 2
-
-    def test_run_of_a_path(self, trained, tmp_path):
-        run = changed(trained, tmp_path / 'run')
-        (run / 'checkpoints').mkdir()
-        (run / 'checkpoints' / 'last.pt').touch()
-        (run / 'other').mkdir()
-        shutil.copy(run / 'model' / 'model.safetensors', run / 'other')
-        for path in ('', 'model', 'model/model.safetensors', 'checkpoints/last.pt'):
-            assert find_run(run / path) == run
-        # what merely lies in the folder of a run is none of its
-        for path in ('other', 'other/model.safetensors', '../nowhere', '..'):
-            assert find_run(run / path) is None
+        assert len(training_runs(RunFolder(one))) == 2
 
     def test_damaged_record_is_named(self, trained, tmp_path):
         run = changed(trained, tmp_path / 'run')
         (run / 'data.json').write_text('{')
         with pytest.raises(ValueError, match=r'data\.json: cannot be read'):
-            training_runs(run)
+            training_runs(RunFolder(run))
         (run / 'data.json').write_text(json.dumps({}))
         with pytest.raises(ValueError, match=r'data\.json'):
-            training_runs(run)
+            training_runs(RunFolder(run))
