@@ -6,6 +6,7 @@ of released weights, the tables of models and weights, the recipe reference, and
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -92,11 +93,11 @@ def _models_table() -> str:
 
 def _weights_table() -> str:
     """Rows of the manifest: a line for each test of each tag."""
-    from timm_dpa.weights.fetch import read_manifest
-
+    manifest = json.loads((PROJECT / 'timm_dpa' / 'weights' / 'manifest.json').read_text(encoding='utf-8'))
     rows = [('weights', 'size (MB)', 'test set', 'protocol', *METRICS)]
     rows.append(tuple('---:' if name in ('size (MB)', *METRICS) else '---' for name in rows[0]))
-    for name, entry in read_manifest().items():
+    for entry in manifest['weights']:
+        name = f'{entry["architecture"]}.{entry["tag"]}'
         for metrics in entry['metrics']:
             scores = (f'{metrics[key]:.1f}' for key in METRICS)
             link = f'[`{name}`](models/{name}.md)'
