@@ -343,9 +343,7 @@ class FeatureExtractor:
         if not isinstance(x, torch.Tensor):
             raise ValueError(f'{type(network).__name__} gives a {type(x).__name__} of features, not one embedding')
         if x.ndim != 2:
-            raise ValueError(
-                f'the model gives {x.ndim}-dimensional features; create it with global_pool, such as "gem"'
-            )
+            raise ValueError(f'the model gives {x.ndim}-dimensional features; create it with global_pool="gem"')
         return F.normalize(x.float(), dim=1)
 
 
