@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from decimal import Decimal, InvalidOperation
 
 __all__ = ['is_junk', 'is_missing', 'padded_twins', 'plain_name']
 
 _INTEGER = re.compile(r'[+-]?[0-9]+', re.ASCII)
-_NUMBER = re.compile(r'[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,2})?', re.ASCII)
+_WHOLE = re.compile(r'([+-]?[0-9]+)\.0*', re.ASCII)
 _MISSING = ('', 'nan', 'none', 'null', '<na>', 'nat')  # as pandas, R and databases write it
 
 
 def plain_name(text: str) -> str:
     """The name of an identity or a camera; integral numbers are equal however they are written.
 
-    pandas makes a column of integers with a gap a column of floats: `7.0` is `7`, `-1.0` is `-1`, `1e3` is `1000`.
-    Integers stay as they are: `0007` and `7` are different names, see `padded_twins`.
+    pandas makes a column of integers with a gap a column of floats: `7.0` is `7`, `-1.0` is `-1`. Leading zeros stay:
+    `0007` and `7` are different names, see `padded_twins`. So does what may be a hexadecimal number, such as `1e3`.
     """
-    if not _NUMBER.fullmatch(text) or _INTEGER.fullmatch(text):
-        return text.removeprefix('+') if text != '-0' else '0'
-    whole, _, rest = text.partition('.')
-    if rest and not rest.strip('0'):
-        return plain_name(whole)  # leading zeros stay
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
+    match = _WHOLE.fullmatch(text)
+    text = match[1] if match else text
+    if not _INTEGER.fullmatch(text):
         return text
-    return str(int(number)) if number == number.to_integral_value() else text
+    return '0' if text == '-0' else text.removeprefix('+')
 
 
 def is_missing(text: str) -> bool:

@@ -337,9 +337,8 @@ def _read_folders(reading: Reading) -> None:
     root = reading.home
     paths = reading.images(root)
     if not paths:
-        raise LayoutError(
-            f'no image in this folder{"; it has " * bool(reading.left_out.ignored)}{reading.content.left_out()}'
-        )
+        left_out = reading.content.left_out()
+        raise LayoutError('no image in this folder' + (f'; it has {left_out}' if left_out else ''))
     files = [os.fspath(path) for path in paths]
     skip = len(os.path.join(root, ''))
     places = [file[skip:].split(os.sep) for file in files]

@@ -291,7 +291,7 @@ class TestIdentities:
             '5.jpg,-1.0,2,train',
         ]
         data = self.load(tmp_path, [*rows, '6.jpg,-1,2,train', '7.jpg,-1.,2,train', '8.jpg,1.5,2,train'])
-        assert owners(data, data.train) == ['1', '1', '2', '1000', '1.5']
+        assert owners(data, data.train) == ['1', '1', '2', '1e3', '1.5']
         assert data.train.camids.tolist() == [0, 0, 1, 1, 2]
         assert any('3 junk (identity -1)' in note for note in data.notes)
         assert not any('leading zeros' in note for note in data.notes)
