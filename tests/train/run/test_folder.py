@@ -127,7 +127,11 @@ class TestEvaluations:
     @pytest.mark.parametrize(
         ('test', 'settings', 'remedy'),
         [
-            ([(f'v{k}', k, 'test') for k in range(4) for _ in range(2)], [], 'data.exclude_same_camera=false'),
+            (
+                [(f'v{k}', k, 'test') for k in range(4) for _ in range(2)],
+                ['data.protocol=cross-camera'],
+                'data.exclude_same_camera=false',
+            ),
             (
                 [(f'v{k}', k, part) for k in range(4) for part in ('query', 'gallery')],
                 [],
