@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from inspect import isclass
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -88,7 +87,7 @@ def _find(root: type[BaseModel], parts: tuple[int | str, ...]) -> tuple[type[Bas
             break
         field = owner.model_fields[str(part)]
         kind, _ = _unwrap(field.annotation)
-        if not (isclass(kind) and issubclass(kind, BaseModel)):
+        if not isinstance(kind, type(BaseModel)):  # Python 3.10 takes list[int] for a class
             return owner, field, depth < len(parts)
         owner = kind
     return owner, field, False
