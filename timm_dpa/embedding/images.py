@@ -37,6 +37,8 @@ _logger = logging.getLogger(__name__)
 _NOT_IMAGES = ('EPS', 'IPTC', 'MPEG')
 #: names of JPEG files that Pillow knows for writing only, or not at all
 _MORE_JPEG = ('.mpo', '.pjp', '.pjpeg')
+#: suffixes of what describes images
+_TEXTS = ('.csv', '.html', '.json', '.log', '.md', '.tsv', '.txt', '.xml', '.yaml', '.yml')
 #: folders that systems add to those of their users: thumbnails, resource forks, bins; in lower case
 _SYSTEM_FOLDERS = ('@eadir', '__macosx', '@recycle', '#recycle', '$recycle.bin')
 
@@ -88,12 +90,13 @@ class FolderContent:
     ignored: Counter[str] = field(default_factory=Counter)
     hidden: Counter[str] = field(default_factory=Counter)
 
-    def left_out(self) -> str:
-        """What is not among the images, in words; empty where that is nothing."""
-        files, folders = sum(self.ignored.values()), sum(self.hidden.values())
+    def left_out(self, *, texts: bool = True) -> str:
+        """What is not among the images, in words; empty where that is nothing. Tables and texts only with `texts`."""
+        ignored = Counter({kind: count for kind, count in self.ignored.items() if texts or kind not in _TEXTS})
+        files, folders = sum(ignored.values()), sum(self.hidden.values())
         parts = []
         if files:
-            parts.append(f'{files} file{"s" * (files > 1)} that Pillow cannot open ({_listed(self.ignored)})')
+            parts.append(f'{files} file{"s" * (files > 1)} that Pillow cannot open ({_listed(ignored)})')
         if folders:
             parts.append(f'{folders} hidden folder{"s" * (folders > 1)} ({_listed(self.hidden)})')
         hint = '; pip install pillow-heif to read .heic' if self.ignored.keys() & {'.heic', '.heif'} else ''

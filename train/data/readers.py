@@ -91,7 +91,7 @@ def read(root: Path, home: Path, layout: str, subset: str, asked: bool) -> Readi
             f'{len(twins)} identities are the same number with and without leading zeros and count as different ones: '
             f'{", ".join(twins[:3])}'
         )
-    if left_out := reading.content.left_out():
+    if left_out := reading.content.left_out(texts=False):
         reading.notes.append(f'left out: {left_out}')
     return reading
 
