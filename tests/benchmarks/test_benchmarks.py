@@ -48,7 +48,8 @@ SMOKE = {
     ),
     'recipes.py': (
         '--data {data} --out {out} --only strong --only triplet model.name=dpa_resnet18 model.init_from=null '
-        'data.image_size=32 batch.size=16 schedule.epochs=1 data.workers=0 run.tensorboard=false',
+        'data.image_size=32 batch.size=16 schedule.epochs=1 schedule.warmup_epochs=0 data.workers=0 '
+        'run.tensorboard=false',
         [r'\| strong \| 0 \| [\d.]+ \| [\d.]+ \| [\d.]+ \|', r'\| triplet \| 0 \| .*'],
     ),
 }
