@@ -125,3 +125,10 @@ class TestHead:
         for pool in (None, 'avg', 'catavgmax', '', 'gem'):
             model.reset_classifier(0, pool)
             assert all(p.requires_grad for p in model.parameters())
+
+    def test_a_classifier_is_put_back_where_the_pooling_was_taken_off(self):
+        """timm's own tests do so."""
+        model = tiny('se', num_classes=3)
+        model.reset_classifier(0, '')
+        model.reset_classifier(2)
+        assert (model.num_classes, model.fc.weight.shape, model.global_pool.pool_type) == (2, (2, 128), '')

@@ -89,6 +89,7 @@ class ReIDResNet(ReIDHead, ResNet):
             )
         if attn_layer is None and attn_args:
             raise ValueError(f'attn_args={attn_args!r} without an attn_layer')
+        self._check_classifier(num_classes, global_pool)
         if last_stride not in (1, 2):
             raise ValueError(f'last_stride must be 1 or 2, not {last_stride!r}')
         dd: dict[str, Any] = {'device': device, 'dtype': dtype}

@@ -52,9 +52,12 @@ class ReIDHead(nn.Module):
         whiten: nn.Module
         fc: nn.Module
 
-    def _build_head(self, num_classes: int, global_pool: str) -> None:
+    @staticmethod
+    def _check_classifier(num_classes: int, global_pool: str) -> None:
         if num_classes > 0 and not global_pool:
             raise ValueError(f'num_classes={num_classes} needs a global_pool: a classifier takes no map')
+
+    def _build_head(self, num_classes: int, global_pool: str) -> None:
         like = next(self.parameters())
         dd: dict[str, Any] = {'device': like.device, 'dtype': like.dtype}
         width = self._pool_by(global_pool, **dd)
@@ -96,6 +99,8 @@ class ReIDHead(nn.Module):
         """
         if global_pool is None:
             global_pool = str(getattr(self.global_pool, 'pool_type', 'own'))
+        else:
+            self._check_classifier(num_classes, global_pool)
         neck = list(self.neck.parameters())
         frozen = bool(neck) and not any(p.requires_grad for p in neck)
         # the list keeps the parameters alive: a new one could take over the id of one that is gone

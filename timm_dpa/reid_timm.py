@@ -80,6 +80,7 @@ class ReIDBackbone(ReIDHead):
             self.feature_dim = 1
         self.num_features = features.shape[self.feature_dim] if one else self.token_width
         self.has_whitening = whiten
+        self._check_classifier(num_classes, global_pool)
         self._build_head(num_classes, 'own' if self.token_width else global_pool)
         self.to(device=device, dtype=dtype)
 
