@@ -67,7 +67,7 @@ def _run(args: argparse.Namespace) -> None:
     extractor = make_extractor(args, flip=args.flip)
     name = args.model or DEFAULT_MODEL
     label = model_label(name)
-    origin = {'data': describe_data(data), 'root': str(data.root), 'model': extractor.describe()}
+    origin: dict[str, Any] = {'data': describe_data(data), 'root': str(data.root), 'model': extractor.describe()}
     out = Path(args.out) if args.out else _default_folder(args, name, label, origin['data'])
     if not args.overwrite:
         asked = {'protocol': protocol, 'draws': draws, 'seed': args.seed, 'query_identities': args.queries}

@@ -65,7 +65,8 @@ class RandomShadow(_Sometimes):
     """
 
     def _change(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        field = rng.choice([_edge, _leaves, _fronds, _poles], p=[0.3, 0.35, 0.15, 0.2])(rng)
+        makers = (_edge, _leaves, _fronds, _poles)
+        field = makers[rng.choice(4, p=[0.3, 0.35, 0.15, 0.2])](rng)
         soft = rng.uniform(0.03, 0.4)
         cover = _enlarged(np.clip(field / soft + 0.5, 0, 1), image.size)
         # what is left is the light of the sky, which is bluer than the sun

@@ -124,7 +124,7 @@ class DataReport:
 
     def __str__(self) -> str:
         rule = 'with' if self.same_camera_rule else 'without'
-        rows = [('', 'images', 'identities', 'cameras', 'per identity', 'width', 'height')]
+        rows: list[tuple[str, ...]] = [('', 'images', 'identities', 'cameras', 'per identity', 'width', 'height')]
         for name, part in self.parts.items():
             triples = (part.images_per_identity, part.widths, part.heights)
             cameras = f'{part.cameras}' if part.cameras else '-'
@@ -276,7 +276,7 @@ def _conflicts(data: ReIDData, looks: dict[str, _Look]) -> list[tuple[str, str]]
     for split in (data.train, data.test):
         for path, pid in zip(split.paths, split.pids.tolist(), strict=True):
             look = looks.get(path)
-            if look and look.size:  # what cannot be read is a problem of its own
+            if look and look.size and look.digest is not None:  # what cannot be read is a problem of its own
                 other, theirs = first.setdefault(look.digest, (path, pid))
                 if theirs != pid:
                     found.append((path, other))

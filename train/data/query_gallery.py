@@ -157,9 +157,9 @@ def warn_about(data: ReIDData, parts: QueryGallery, log: bool = True) -> list[st
         sure = parts.negatives()[valid].max()  # so many wrong images at the most come before the first right one
         ranks = [f'Rank-{k}' for k in (1, 5, 10) if sure < k]
         if ranks:
-            names = 'mAP, mINP and ' * (not sure) + ', '.join(ranks)
+            scores = 'mAP, mINP and ' * (not sure) + ', '.join(ranks)
             found.append(
-                f'{names} cannot fall below 100 %, whatever the model: the gallery has at most {sure} images of other '
+                f'{scores} cannot fall below 100 %, whatever the model: the gallery has at most {sure} images of other '
                 'vehicles than a query'
             )
         if 2 * np.count_nonzero(valid) < len(valid):

@@ -139,7 +139,9 @@ class _Listed:
     """Rows of lists, whose images must exist and be listed once."""
 
     def __init__(self, reading: Reading) -> None:
-        self.reading, self.missing, self.seen = reading, [], {}
+        self.reading = reading
+        self.missing: list[str] = []
+        self.seen: dict[str, tuple[str, str]] = {}
 
     def add(self, where: str, name: str, path: str | None, vehicle: str, camera: int, part: str) -> None:
         before, there = self.seen.setdefault(name, (part, where))

@@ -85,7 +85,7 @@ def vary(sensor: Sensor, rng: np.random.Generator, strength: float = 1.0) -> Sen
         sensor,
         haze=float(np.clip(sensor.haze * np.exp(s * rng.normal(0, 0.25)), 0, 0.8)),
         gain=float(sensor.gain * np.exp(s * rng.normal(0, 0.05))),
-        balance=tuple(float(b * np.exp(s * rng.normal(0, 0.004))) for b in sensor.balance),
+        balance=tuple(float(b * np.exp(s * rng.normal(0, 0.004))) for b in sensor.balance),  # type: ignore[arg-type]
         lens=float(sensor.lens * rng.uniform(0.7, 1.5)),
         motion=(float(length * np.cos(angle)), float(length * np.sin(angle))),
         noise=float(sensor.noise * rng.uniform(0.7, 1.4)),

@@ -89,13 +89,14 @@ def _photograph(car: Image.Image, camera: int, seed: int, rng: np.random.Generat
     setup = np.random.default_rng([seed, camera, 4])
     ground = _draw_ground(side, camera % len(_GROUNDS), setup.uniform(0.85, 1.15), rng)
     heading = rng.uniform(0, 360)
-    shift = tuple(int(v) for v in rng.integers(-side // 16, side // 16 + 1, 2))
-    park(ground, car.rotate(heading, Image.Resampling.BILINEAR, translate=shift), int(side * setup.uniform(0.01, 0.05)))
+    right, down = (int(v) for v in rng.integers(-side // 16, side // 16 + 1, 2))
+    turned = car.rotate(heading, Image.Resampling.BILINEAR, translate=(right, down))
+    park(ground, turned, int(side * setup.uniform(0.01, 0.05)))
 
     resolution = setup.uniform(0.45, 1.0)  # by height
     width = max(8, round(side / _SCALE * resolution * rng.uniform(0.9, 1.1)))
     height = max(8, round(width * setup.uniform(0.75, 1.0)))  # by tilt
-    pixels = np.asarray(ground.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+    pixels: np.ndarray = np.asarray(ground.resize((width, height), Image.Resampling.BILINEAR), np.float32)
     light = setup.uniform(0.6, 1.2) * rng.uniform(0.85, 1.15) * (1 + setup.uniform(-0.12, 0.12, 3))
     haze = setup.uniform(0, 0.35)
     pixels = (pixels * (1 - haze) + 150 * haze) * light + rng.normal(0, 5, pixels.shape)

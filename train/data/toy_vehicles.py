@@ -39,7 +39,7 @@ def draw_vehicle(identity: int, view: int, seed: int = 0) -> Image.Image:
     car = draw_car(identity, side, seed).rotate(angle, resample=Image.Resampling.BICUBIC, translate=shift)
     park(ground, car, int(side * 0.03))
 
-    pixels = np.asarray(ground.resize((_SIZE, _SIZE), Image.Resampling.LANCZOS), np.float32)
+    pixels: np.ndarray = np.asarray(ground.resize((_SIZE, _SIZE), Image.Resampling.LANCZOS), np.float32)
     light = scene.uniform(0.85, 1.12) * (1 + 0.03 * math.sin(view))
     pixels = pixels * light + scene.normal(0, 4, pixels.shape)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
@@ -109,4 +109,5 @@ def _mix_paint(rng: np.random.Generator) -> tuple[int, int, int]:
     """Half of the vehicles are black, gray or white."""
     hue, value = rng.random(), rng.uniform(0.15, 0.95)
     saturation = rng.uniform(0.4, 0.95) if rng.random() < 0.5 else rng.uniform(0, 0.12)
-    return tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, saturation, value))
+    red, green, blue = (round(255 * c) for c in colorsys.hsv_to_rgb(hue, saturation, value))
+    return red, green, blue

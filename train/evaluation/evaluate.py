@@ -123,7 +123,7 @@ def evaluate_model(
     parts = _chosen(parts, rows, wanted)
 
     distributed = processes is not None and processes.world_size > 1
-    options = {'device': extractor.device, 'distributed': distributed}
+    options: dict[str, Any] = {'device': extractor.device, 'distributed': distributed}
     if protocol == 'vru' and wanted is None and not (skipped or use_rerank or expand or exclude_same_camera):
         files = [data.files[path] for path in images.paths]
         result = evaluate_draws(vectors, images.pids, draws, seed, files=files, **options)  # without copies of vectors
@@ -207,20 +207,22 @@ def _score(
     options: dict[str, Any],
 ) -> RankingMetrics:
     """The metrics of one draw."""
-    sides = (parts.query, parts.gallery)
-    query, gallery = (vectors[[rows[path] for path in split.paths]] for split in sides)
-    ids = [split.pids for split in sides] + [split.camids for split in sides]
-    numbers = [[files[path] for path in split.paths] for split in sides]
-    rules = {
+    query, gallery = ([rows[path] for path in split.paths] for split in (parts.query, parts.gallery))
+    queries: Any = vectors[query]
+    known: dict[str, Any] = {
+        'query_pids': parts.query.pids,
+        'gallery_pids': parts.gallery.pids,
+        'query_camids': parts.query.camids,
+        'gallery_camids': parts.gallery.camids,
+        'query_files': [files[path] for path in parts.query.paths],
+        'gallery_files': [files[path] for path in parts.gallery.paths],
         'exclude_same_camera': parts.exclude_same_camera,
-        'query_files': numbers[0],
-        'gallery_files': numbers[1],
     }
     if expand:
-        query = expand_queries(query, gallery, expand, device=options['device'])
+        queries = expand_queries(queries, vectors[gallery], expand, device=options['device'])
     if use_rerank:
-        return evaluate_distances(rerank(query, gallery, device=options['device']), *ids, **rules)
-    return evaluate(query, gallery, *ids, **rules, **options)
+        return evaluate_distances(rerank(queries, vectors[gallery], device=options['device']), **known)
+    return evaluate(queries, vectors[gallery], **known, **options)
 
 
 def markdown_table(rows: Sequence[tuple[str, Evaluation]]) -> str:

@@ -16,7 +16,7 @@ __all__ = ['as_features', 'as_labels', 'check_length', 'checked_norms', 'full_pr
 @contextmanager
 def full_precision(device_type: str) -> Iterator[None]:
     """Float32 products are that, whatever the caller allows elsewhere: no autocast, TF32 or bfloat16."""
-    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    backends: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]
     try:
         legacy = torch.get_float32_matmul_precision()

@@ -283,9 +283,9 @@ def evaluate_draws(
             (),
             device,
         )
-        queries, gallery = (torch.from_numpy(rows).to(embeddings.device) for rows in (queries, gallery))
+        asking, given = (torch.from_numpy(rows).to(embeddings.device) for rows in (queries, gallery))
         results.append(
-            _evaluate(embeddings, queries, embeddings[gallery], candidates, metric, max_rank, chunk_bytes, distributed)
+            _evaluate(embeddings, asking, embeddings[given], candidates, metric, max_rank, chunk_bytes, distributed)
         )
     return DrawMetrics.of(results)
 
@@ -366,7 +366,8 @@ def _score(
     step = math.ceil((end - start) / max(math.ceil((end - start) / step), 1))  # equal chunks
     for left in range(start, end, max(step, 1)):
         right = min(left + step, end)
-        scores = _score_chunk(*similarities(left, right), *candidates.pairs(left, right), candidates.junk)
+        rows, columns, positive = candidates.pairs(left, right)
+        scores = _score_chunk(*similarities(left, right), rows, columns, positive, candidates.junk)
         results[:, left - start : right - start] = scores.cpu()
     if distributed:
         shares: list[Any] = [None] * world

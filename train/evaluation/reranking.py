@@ -230,15 +230,15 @@ def _averaged(
     """Sparse rows, each the mean of the rows `near` it (equation 11)."""
     images, k = near.shape
     first, count = _starts(rows, images)
-    keys, values = [], []
+    found, values = [], []
     step = max(1, (1 << 20) * images // (k * max(len(rows), 1)))  # about a million numbers at a time
     for start in range(0, images, step):
         members = near[start : start + step].flatten()
         part, place = _ragged(first[members], count[members])
         some, where = ((part // k + start) * images + columns[place]).unique(return_inverse=True)
-        keys.append(some)
+        found.append(some)
         values.append(weights.new_zeros(len(some)).index_add_(0, where, weights[place] / k))
-    keys = torch.cat(keys)
+    keys = torch.cat(found)
     return keys // images, keys % images, torch.cat(values)
 
 

@@ -202,7 +202,7 @@ def _read_numbers(path: Path) -> dict[str, np.ndarray]:
 def _training_figure(steps: dict[str, np.ndarray], epochs: dict[str, np.ndarray], out: Path) -> Path:
     scores = [(key, METRICS[key]) for key in ('mAP', 'rank1', 'mINP') if key in epochs]
     figure = new_figure(10 if steps and scores else 5.6, 4.6, layout='constrained')
-    parts = figure.subfigures(1, 2) if steps and scores else [figure, figure]
+    parts: Any = figure.subfigures(1, 2) if steps and scores else [figure, figure]
     if steps:
         loss, rate = parts[0].subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
         losses = [key for key in steps if key not in ('step', 'epoch', 'lr', 'images_per_second')]
@@ -231,7 +231,7 @@ def _training_figure(steps: dict[str, np.ndarray], epochs: dict[str, np.ndarray]
         for k, (key, label) in enumerate(scores):
             axes.plot(epochs['epoch'], 100 * epochs[key], label=label, **_style(k), clip_on=False)
         _in_percent(axes)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params('x', integer=True)
         axes.set(xlabel='epoch', ylabel='of the test images, in %')
         if np.isfinite(epochs['mAP']).any():
             best = np.nanargmax(epochs['mAP'])

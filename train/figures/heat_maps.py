@@ -186,7 +186,7 @@ class _Embedder(nn.Module):
 
     def __init__(self, model: nn.Module, layer: str | None) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.features = _Features(model)
         self.layer = layer or ('layer3' if isinstance(model, ReIDResNet) else None)
         self.target: nn.Module = self.features
@@ -223,7 +223,7 @@ class _Features(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.model.forward_features(x)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -151,7 +151,7 @@ def _tile(axes: Axes, left: float, top: float, path: str, color: str) -> None:
         x, y = left + (_TILE - width) / 2, top + (_TILE - height) / 2
         axes.imshow(np.asarray(picture), extent=(x, x + width, y + height, y), aspect='auto', zorder=1.5)
     corner, side = (left + _FRAME / 2, top + _FRAME / 2), _TILE - _FRAME  # a line is as wide to both sides
-    style = {'fill': False, 'edgecolor': color, 'linewidth': 72 * _FRAME, 'joinstyle': 'miter'}
+    style: dict[str, Any] = {'fill': False, 'edgecolor': color, 'linewidth': 72 * _FRAME, 'joinstyle': 'miter'}
     axes.add_patch(Rectangle(corner, side, side, **style))
 
 
@@ -194,11 +194,11 @@ def rank_lists(
         raise ValueError(f'queries and top must be at least 1, not {queries} and {top}')
     parts = pick_query_gallery(data, protocol, (seed, 0))
     named = [_find_query(data, parts.query, name) for name in query_names or ()]
-    chosen: Split | None = None
-    results = []
+    chosen = parts.query  # until it is known what can be read
+    results: list[tuple[np.ndarray, list[list[Match]], list[list[bool]]]] = []
     for extractor in extractors:
         vectors, rows, _ = embed_split(extractor, parts.gallery)
-        if chosen is None:  # what cannot be read is known now
+        if not results:
             readable = [k for k, path in enumerate(parts.gallery.paths) if path in rows]
             parts = parts._replace(gallery=parts.gallery.subset(readable))
             chosen = parts.query.subset(_choose(parts, data.files, queries, seed, named))
@@ -235,12 +235,12 @@ def _rank(
             left_out |= (gallery.pids == pid) & (gallery.camids == camid)
         excluded.append(frozenset(np.flatnonzero(left_out).tolist()))
     # ranked by row first: a list may name a file twice
-    rankings = nearest(vectors, gallery_vectors, range(len(gallery)), top, excluded)
+    rankings = nearest(vectors, gallery_vectors, [str(row) for row in range(len(gallery))], top, excluded)
     correct = [
-        [bool(gallery.pids[match.name] == pid) for match in ranking]
+        [bool(gallery.pids[int(match.name)] == pid) for match in ranking]
         for pid, ranking in zip(query.pids, rankings, strict=True)
     ]
-    matches = [[Match(m.rank, m.similarity, gallery.paths[m.name]) for m in ranking] for ranking in rankings]
+    matches = [[Match(m.rank, m.similarity, gallery.paths[int(m.name)]) for m in ranking] for ranking in rankings]
     scores = evaluate(
         vectors,
         gallery_vectors,
@@ -276,7 +276,7 @@ def _choose(parts: QueryGallery, files: dict[str, int], count: int, seed: int, n
         return named
     order = np.random.default_rng(seed).permutation(np.flatnonzero(matched))
     first = np.sort(np.unique(query.pids[order], return_index=True)[1])
-    chosen = []
+    chosen: list[int] = []
     for k in [*order[first], *np.delete(order, first)]:
         if len(chosen) == count:
             break

@@ -71,8 +71,9 @@ class ReIDTask(TrainingTask):
     def no_sync(self) -> AbstractContextManager[None]:
         """While gradients are accumulated. timm's would ask the model, and what is distributed is the network around
         it."""
-        distributed = isinstance(self.network, nn.parallel.DistributedDataParallel)
-        return self.network.no_sync() if distributed else nullcontext()
+        if isinstance(self.network, nn.parallel.DistributedDataParallel):
+            return self.network.no_sync()
+        return nullcontext()
 
     def prepare_distributed(self, device_ids: list[int] | None = None, **ddp_kwargs: Any) -> ReIDTask:
         """Wrap the network in DistributedDataParallel; again after parameters were frozen or released."""
