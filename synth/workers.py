@@ -71,7 +71,7 @@ def render_vehicles(out: Path, plan: Plan, numbers: list[int], workers: int) -> 
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(workers, context, _start_worker, (out, plan)) as pool:
         try:
-            with _ignore_interrupts():  # processes that start here inherit this
+            with _hold_interrupts():
                 jobs = [pool.submit(_render_in_worker, n) for n in numbers]
             for job in as_completed(jobs):
                 yield job.result()
@@ -80,15 +80,16 @@ def render_vehicles(out: Path, plan: Plan, numbers: list[int], workers: int) -> 
 
 
 @contextmanager
-def _ignore_interrupts() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
+def _hold_interrupts() -> Iterator[None]:
+    """Keep Ctrl-C back: processes that start meanwhile never get it, and this one gets it afterwards."""
+    if not hasattr(signal, 'pthread_sigmask'):  # Windows
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(out: Path, plan: Plan) -> None:

@@ -152,9 +152,10 @@ class TestEmbed:
         assert f'{tmp_path}: left out {left_out}' in caplog.messages
 
     def test_a_transformer_of_another_size(self, run, crops, tmp_path):
-        options = ['--model', 'test_vit3', '--image-size', 64, 96, '--device', 'cpu', '--precision', 'fp32']
+        torch.save(timm.create_model('test_vit3').state_dict(), tmp_path / 'vit.pth')
+        options = ['--model', 'test_vit3', '--checkpoint', tmp_path / 'vit.pth', '--image-size', 64, 96]
         out = tmp_path / 'a.safetensors'
-        assert run('embed', crops, '--out', out, *options)[0] == 0
+        assert run('embed', crops, '--out', out, *options, '--device', 'cpu', '--precision', 'fp32')[0] == 0
         assert run('search', '--query', crops / '0_0.png', '--gallery', out, '--device', 'cpu')[0] == 0
 
     def test_nan_weights(self, run, crops, tmp_path):
@@ -342,7 +343,7 @@ class TestOtherVerbs:
     def test_export_for_other_runtimes(self, run, tmp_path):
         onnx = pytest.importorskip('onnx')
         out, options = tmp_path / 'a.onnx', ['--image-size', 32, '--batch', 1, '--opset', 16]
-        assert run('export', 'test_resnet', '--out', out, *options)[0] == 0
+        assert run('export', 'reid_resnet18', '--out', out, *options)[0] == 0
         model = onnx.load(out)
         assert [entry.version for entry in model.opset_import] == [16]
         assert [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 32, 32]

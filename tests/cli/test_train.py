@@ -41,7 +41,7 @@ def test_eval_prints_and_writes_the_row(run, data, capsys):
     written = json.loads((folder / 'evaluation.json').read_text())
     best = json.loads((run / 'evaluation.json').read_text())
     assert written['metrics']['mAP'] == pytest.approx(best['metrics']['mAP'], abs=1e-6)
-    assert f'| first | {100 * written["metrics"]["mAP"]:.2f} | ' in out
+    assert re.search(rf'^\| first +\| +{100 * written["metrics"]["mAP"]:.2f} \|', out, re.MULTILINE)
     assert str(folder / 'evaluation.md') in out
 
 

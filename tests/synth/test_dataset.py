@@ -60,7 +60,7 @@ class TestFiles:
         assert (len(data.train), len(data.query), len(data.gallery)) == (12 * 6, 4 * 3, 4 * 3)
         report = check_data(data)
         assert report.ready
-        assert report.remarks() == []
+        assert all('cannot fall below' in remark for remark in report.remarks())  # so few vehicles
         assert not report.without_positive
         assert json.loads((rendered / 'dataset.json').read_text())['synthetic'] is True
         assert sorted(path.name for path in rendered.iterdir()) == [
@@ -140,7 +140,15 @@ class TestInterruptions:
     def test_the_same_command_goes_on(self, rendered, tmp_path, way):
         out = tmp_path / 'set'
         command = [sys.executable, '-m', 'timm_dpa.cli', 'synth', '--out', str(out), *OPTIONS, '--workers', '2']
-        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            # a shell starts its background jobs, and so this test in them, with Ctrl-C ignored
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         try:
             until = time.monotonic() + 120
             while not list((out / '.synth').glob('*.json')) and process.poll() is None and time.monotonic() < until:

@@ -13,6 +13,7 @@ from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, 
 from timm.models import adapt_input_conv, is_model
 
 from ..dpa_resnet import ReIDResNet
+from ..head import ReIDHead
 from ..layers.whitening import WHITENING_KEY, add_whitening
 from ..reid_timm import ReIDBackbone
 from .checkpoint import difference, fill, is_counter, read_checkpoint, select_network, suggest_conversion
@@ -178,7 +179,9 @@ def load_weights(model: Any, path: str | os.PathLike[str]) -> None:
     if WHITENING_KEY in weights:
         add_whitening(model)
     state = model.state_dict()
-    classifier = model.get_classifier(name_only=True) if hasattr(model, 'get_classifier') else 'fc'
+    # timm's get_classifier gives a name for some models only
+    own = isinstance(model, ReIDHead)
+    classifier = 'fc' if own else (getattr(model, 'pretrained_cfg', None) or {}).get('classifier') or 'fc'
     prefixes = tuple(f'{name}.' for name in ([classifier] if isinstance(classifier, str) else classifier))
     for name in [name for name in weights if name.startswith(prefixes)]:
         if name not in state or state[name].shape != weights[name].shape:
