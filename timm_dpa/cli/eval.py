@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +96,6 @@ def _run(args: argparse.Namespace) -> None:
     if result.skipped:
         print(f'{len(result.skipped)} images could not be read and are left out')
     print('\n' + markdown_table([(label, result)]) + '\n')
-    for warning in result.warnings:
-        print(f'timm-dpa eval: warning: {warning}', file=sys.stderr)
     print(f'table: {table}')
     print(f'numbers: {numbers}')
 
