@@ -25,7 +25,7 @@ def paired_ratio(ours: Callable[[], object], peer: Callable[[], object], repeats
         else:
             second, first = seconds(peer), seconds(ours)
         ratios.append(first / second)
-    low, median, high = statistics.quantiles(ratios[1:], n=4)
+    low, median, high = statistics.quantiles(ratios[1:], n=4, method='inclusive')
     return median, low, high
 
 

@@ -120,9 +120,12 @@ def test_shell_commands_of_the_page_run(tmp_path, page):
         path.rename(target / path.name)
     programs = tmp_path / 'bin'
     programs.mkdir()
-    shorter = {'train': 'schedule.epochs=1 run.whiten_images=32 batch.size=16 data.workers=0 data.image_size=64'}
+    shorter = (
+        'schedule.epochs=1 schedule.warmup_epochs=0 schedule.hold_epochs=0 run.whiten_images=32 batch.size=16 '
+        'data.workers=0 data.image_size=64'
+    )
     (programs / 'timm-dpa').write_text(
-        f'#!/bin/sh\ncase "$1" in train) set -- "$@" {shorter["train"]};; esac\n'
+        f'#!/bin/sh\ncase "$1" in train) set -- "$@" {shorter};; esac\n'
         f'exec {shlex.quote(sys.executable)} -m timm_dpa.cli "$@"\n',
         encoding='utf-8',
     )
