@@ -21,6 +21,7 @@ from huggingface_hub.utils import tqdm
 from timm.data import create_transform, resolve_data_config
 from torch import nn
 
+from ..forks import prepare_process
 from .images import Decoding, ImageError, ImageItem, check_on_error, iter_images, load_rgb
 from .models import autocast_dtype, create_embedding_model, fixed_size, model_source, resolve_device
 from .view import evaluation_view, uncompiled
@@ -122,11 +123,10 @@ class FeatureExtractor:
             self.model.to(self.device, memory_format=torch.channels_last).eval()
         else:
             raise TypeError(f'model must be a name or a module, not {type(model).__name__}')
-        kind = type(self.model).__name__
         if not all(hasattr(self.model, key) for key in ('forward_features', 'forward_head', 'head_hidden_size')):
             raise ValueError(
-                f'{kind} gives no embeddings: it needs a model of timm.create_model, without features_only, that has '
-                'forward_features, forward_head and head_hidden_size'
+                f'{type(self.model).__name__} gives no embeddings: it needs a model of timm.create_model, without '
+                'features_only, that has forward_features, forward_head and head_hidden_size'
             )
         if getattr(self.model, 'in_chans', 3) != 3:
             raise ValueError(f'the model takes {self.model.in_chans} channels; embeddings are made of RGB, in_chans=3')
@@ -312,6 +312,7 @@ class FeatureExtractor:
         """
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3:
             raise ValueError(f'pixels must be (B, 3, H, W) uint8, not {tuple(pixels.shape)} {pixels.dtype}')
+        prepare_process()
         x = pixels.to(self.device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
         x.sub_(self.mean).div_(self.std)
         # where it is disabled, too: the caller may be inside another one, and its cache is for weights with gradients

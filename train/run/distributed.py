@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +11,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-__all__ = ['Processes', 'joined_processes']
+from timm_dpa.forks import prepare_process
 
-_logger = logging.getLogger(__name__)
-#: the process that joined; in a forked one, that of its parent
-_used_in: int | None = None
+__all__ = ['Processes', 'joined_processes']
 
 
 @dataclass(frozen=True)
@@ -58,8 +55,7 @@ class Processes:
 def joined_processes(device: str = 'auto') -> Iterator[Processes]:
     """Join the processes that torchrun started, or be the only one; leave them in the end.
 
-    In a process that was forked from one that had joined before, torch gets a single thread, and a warning says so: the
-    threads of the parent are not there, and torch would wait for them forever.
+    In a process that was forked from one that had computed before, torch gets a single thread, see `prepare_process`.
 
     Args:
         device: `auto`, or a torch device. Under torchrun each process takes the CUDA device of its local rank.
@@ -69,14 +65,7 @@ def joined_processes(device: str = 'auto') -> Iterator[Processes]:
     """
     from timm_dpa.embedding.extractor import resolve_device
 
-    global _used_in
-    if _used_in not in (None, os.getpid()) and torch.get_num_threads() > 1:
-        torch.set_num_threads(1)
-        _logger.warning(
-            'this process was forked from one that had used torch with several threads, which a fork does not copy; it '
-            'continues with one thread. Start processes with the method "spawn" to use all'
-        )
-    _used_in = os.getpid()
+    prepare_process()
     world_size = int(os.environ.get('WORLD_SIZE', '1'))
     if world_size == 1:
         yield Processes(device=resolve_device(device))
