@@ -78,7 +78,7 @@ def _run(args: argparse.Namespace) -> None:
     if random:
         print(f'{label} has no released weights. These are random: numbers and pictures say nothing about the model')
     print(f"""
-{sheet}: vehicles by rows, five of each model, most of them of one colour, too
+{sheet}: vehicles by rows, five of each model, most of them of one color, too
 {cmc}: share of the queries that have a match among the first 1, 2, 3, ... images
 {ranks}: queries, blue, and their nearest images; green is the same vehicle, red another one
 {heat_maps}: where on the image the embedding comes from, for pairs of one model
