@@ -25,7 +25,7 @@ def create_optimizer(model: nn.Module, recipe: OptimRecipe) -> torch.optim.Optim
     """timm's optimizer of that name over all parameters of `model`.
 
     Raises:
-        ValueError: no such optimizer, or options that it does not take.
+        ValueError: no such optimizer, options that it does not take, or one that needs second derivatives.
     """
     try:
         optimizer = create_optimizer_v2(
@@ -40,6 +40,11 @@ def create_optimizer(model: nn.Module, recipe: OptimRecipe) -> torch.optim.Optim
         )
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f'optim.name={recipe.name} with optim.args={recipe.args}: {error}') from error
+    if getattr(optimizer, 'is_second_order', False):  # timm's mark
+        raise ValueError(
+            f'optim.name={recipe.name} needs second derivatives, which a run does not compute; take another optimizer, '
+            'such as adamw'
+        )
     if 0 < recipe.trunk_lr < 1:  # 0: it is frozen
         slow_trunk(optimizer, model, recipe.trunk_lr)
     return optimizer

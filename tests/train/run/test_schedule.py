@@ -100,6 +100,7 @@ def test_weight_decay_of_vectors_is_an_option():
     [
         (OptimRecipe(name='adamm'), 'optim.name=adamm'),
         (OptimRecipe(args={'nesterow': True}), 'nesterow'),
+        (OptimRecipe(name='adahessian'), 'needs second derivatives'),
     ],
 )
 def test_wrong_optimizers(recipe, message):
