@@ -140,12 +140,9 @@ def model_source(name: str) -> str:
     """The name that timm knows a model by: a run folder, or the folder of its model, becomes `local-dir:folder`."""
     if not os.path.isdir(name):
         return name
-    from timm_dpa.train.run.folder import RunFolder
+    from timm_dpa.embedding import models
 
-    for folder in (RunFolder(name).model, Path(name)):
-        if (folder / 'config.json').is_file():
-            return f'local-dir:{folder}'
-    raise FileNotFoundError(f'{name}: no model in this folder (looked for config.json and model/config.json)')
+    return models.model_source(Path(name))
 
 
 def model_label(name: str) -> str:
