@@ -63,19 +63,7 @@ def test_every_benchmark_has_a_smoke_test_and_make_bench_runs_all():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    'script',
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.xfail(
-                name == 'loop.py' and 'class _Run' in (PROJECT / 'train/run/trainer.py').read_text(encoding='utf-8'),
-                reason='it reads the loader before the run makes it; the Trainer class mends that',
-            ),
-        )
-        for name in SMOKE
-    ],
-)
+@pytest.mark.parametrize('script', SMOKE)
 def test_benchmark_prints_its_figures(tmp_path, script):
     data = draw_data_set(tmp_path / 'toy', 12, 8, size=32)
     options, expected = SMOKE[script]

@@ -341,7 +341,8 @@ class TestOtherVerbs:
         assert third == f'model: {out}'
 
     def test_export_for_other_runtimes(self, run, tmp_path):
-        onnx = pytest.importorskip('onnx')
+        import onnx
+
         out, options = tmp_path / 'a.onnx', ['--image-size', 32, '--batch', 1, '--opset', 16]
         assert run('export', 'reid_resnet18', '--out', out, *options)[0] == 0
         model = onnx.load(out)

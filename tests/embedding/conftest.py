@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from tests.support.extractors import SIZE, make_model, reference
+from tests.support.pictures import HEIGHT, WIDTH
 from timm_dpa.embedding.extractor import FeatureExtractor
 
 
@@ -41,3 +42,13 @@ def folder(tmp_path, images):
     for index, image in enumerate(images):
         image.save(tmp_path / f'{index}.png')
     return tmp_path
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def rgb(rng):
+    return rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)

@@ -17,7 +17,15 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from tests.support.embedding_runs import SIZE, Stop, interrupt_after, make_extractor, names_of
+from tests.support.embedding_runs import (
+    SIZE,
+    Stop,
+    count_decoded,
+    interrupt_after,
+    make_extractor,
+    names_of,
+    write_crops,
+)
 from timm_dpa.embedding.embed import embed_to_file
 from timm_dpa.embedding.files import load_embeddings
 
@@ -30,21 +38,12 @@ def shared_extractor():
 @pytest.fixture
 def extractor(shared_extractor, monkeypatch):
     """It counts what it decodes."""
-    decoded = []
-    inner = shared_extractor._decode
-    monkeypatch.setattr(shared_extractor, '_decode', lambda item: decoded.append(item.name) or inner(item))
-    shared_extractor.decoded = decoded
-    return shared_extractor
+    return count_decoded(shared_extractor, monkeypatch)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    folder = tmp_path / 'crops'
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for index in range(10):
-        Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(folder / f'{index}.png')
-    return folder
+    return write_crops(tmp_path / 'crops')
 
 
 @pytest.fixture

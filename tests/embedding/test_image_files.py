@@ -24,18 +24,6 @@ from timm_dpa.embedding.images import (
     scan_folder,
 )
 
-HEIGHT, WIDTH = 5, 7
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
-def rgb(rng):
-    return rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-
 
 class TestDamage:
     @pytest.fixture

@@ -10,23 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.support.pictures import as_file, load
+from tests.support.pictures import HEIGHT, WIDTH, as_file, load
 from timm_dpa.embedding.images import (
     ImageError,
     find_images,
 )
-
-HEIGHT, WIDTH = 5, 7
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
-def rgb(rng):
-    return rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
 @pytest.fixture

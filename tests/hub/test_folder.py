@@ -19,21 +19,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.data import create_transform, resolve_model_data_config
 
+from tests.support.site import MODEL_FILES
 from timm_dpa.cli.main import main
 from timm_dpa.hub.folder import build_folder, is_finished, reuse_folder
 from timm_dpa.hub.golden import GOLDEN_FILE, check_golden
 from timm_dpa.train.data.toy_vehicles import draw_vehicle
 from timm_dpa.weights.fetch import WeightsError
-
-FILES = [
-    'README.md',
-    'config.json',
-    'model.safetensors',
-    'ranks.png',
-    'recipe.yaml',
-    'release.json',
-    'test/golden.safetensors',
-]
 
 
 def listing(folder: Path) -> dict[str, str]:
@@ -59,7 +50,7 @@ def card(folder) -> ModelCard:
 
 class TestFolder:
     def test_holds_what_a_reader_of_the_hub_expects(self, folder, trained):
-        assert list(listing(folder)) == FILES
+        assert list(listing(folder)) == MODEL_FILES
         assert is_finished(folder)
         assert (folder / 'model.safetensors').read_bytes() == (trained / 'model' / 'model.safetensors').read_bytes()
         assert (folder / 'recipe.yaml').read_bytes() == (trained / 'recipe.yaml').read_bytes()

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from tests.support.hub_client import TOKEN, HubClient, embed
 from tests.support.hub_server import LoopbackHub
 from tests.support.hub_storage import Account
-from tests.support.site import copy_package, models_of
+from tests.support.site import MODEL_FILES, copy_package, models_of
 from timm_dpa.cli.main import main
 from timm_dpa.hub.golden import check_golden
 from timm_dpa.hub.half import store_half
@@ -27,15 +27,6 @@ from timm_dpa.train.data.toy_vehicles import draw_vehicle
 from timm_dpa.weights.manifest import file_sha256, read_manifest
 
 PROJECT = Path(__file__).parents[2]
-FILES = [
-    'README.md',
-    'config.json',
-    'model.safetensors',
-    'ranks.png',
-    'recipe.yaml',
-    'release.json',
-    'test/golden.safetensors',
-]
 NAME = 'reid_resnet18.squares'
 #: nobody answers there
 UNREACHABLE = {'HF_ENDPOINT': 'http://127.0.0.1:9', 'HF_HUB_DISABLE_XET': '1'}
@@ -95,7 +86,7 @@ def expected(site) -> str:
 class TestFolder:
     def test_holds_what_goes_to_the_hub_and_nothing_else_stays(self, site):
         assert [path.name for path in models_of(site).iterdir()] == [NAME]
-        assert list(listing(models_of(site) / NAME)) == FILES
+        assert list(listing(models_of(site) / NAME)) == MODEL_FILES
         assert check_golden(models_of(site) / NAME) <= 1e-5
 
     def test_manifest_has_digest_metrics_and_command(self, site, standard, evaluated):

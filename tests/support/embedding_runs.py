@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
+from PIL import Image
 
 from timm_dpa.embedding.extractor import FeatureExtractor
 
@@ -37,3 +39,21 @@ def interrupt_after(extractor, monkeypatch, batches: int, error: type[BaseExcept
         return inner(pixels)
 
     monkeypatch.setattr(extractor, 'embed_pixels', embed_pixels)
+
+
+def count_decoded(extractor, monkeypatch):
+    """The extractor, which from now on lists the names of what it decodes in `decoded`."""
+    decoded: list[str] = []
+    inner = extractor._decode
+    monkeypatch.setattr(extractor, '_decode', lambda item: decoded.append(item.name) or inner(item))
+    extractor.decoded = decoded
+    return extractor
+
+
+def write_crops(folder: Path) -> Path:
+    """Ten images of noise, in a new folder."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(10):
+        Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(folder / f'{index}.png')
+    return folder

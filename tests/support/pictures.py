@@ -10,6 +10,8 @@ from timm_dpa.embedding.images import (
     load_rgb,
 )
 
+HEIGHT, WIDTH = 5, 7  # of the pictures, in pixels
+
 
 def load(source) -> np.ndarray:
     image = load_rgb(ImageItem(source, str(source) if isinstance(source, (str, Path)) else 'image 3'))

@@ -14,6 +14,17 @@ import timm_dpa.hub
 import timm_dpa.synth
 import timm_dpa.train
 
+#: what the folder of a published model holds
+MODEL_FILES = [
+    'README.md',
+    'config.json',
+    'model.safetensors',
+    'ranks.png',
+    'recipe.yaml',
+    'release.json',
+    'test/golden.safetensors',
+]
+
 
 def copy_package(folder: Path, entries: Iterable[Any] = ()) -> Path:
     """Copy all rooms, as an installation has them, without the models that come with it.
