@@ -18,10 +18,7 @@ def full_precision(device_type: str) -> Iterator[None]:
     """Float32 products are that, whatever the caller allows elsewhere: no autocast, TF32 or bfloat16."""
     backends: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]
-    try:
-        legacy = torch.get_float32_matmul_precision()
-    except RuntimeError:  # the caller has used the new settings only
-        legacy = 'highest'
+    legacy = _legacy_precision()
     try:
         if legacy != 'highest':  # both must say the same, or CUDA refuses products
             torch.set_float32_matmul_precision('highest')
@@ -34,6 +31,15 @@ def full_precision(device_type: str) -> Iterator[None]:
             torch.set_float32_matmul_precision(legacy)
         for backend, precision in zip(backends, before, strict=True):
             backend.fp32_precision = precision
+
+
+def _legacy_precision() -> str:
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='Please use the new API settings')  # torch 2.9 says so of reading it
+        try:
+            return torch.get_float32_matmul_precision()
+        except RuntimeError:  # the caller has used the new settings only
+            return 'highest'
 
 
 def checked_norms(features: torch.Tensor, name: str) -> torch.Tensor:
