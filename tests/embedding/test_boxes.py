@@ -145,7 +145,7 @@ class TestForms:
         x, y, w, h, angle = box = (33, 25, 20, 12, 0.4)
         along = np.array([math.cos(angle), math.sin(angle)]) * w / 2
         across = np.array([-math.sin(angle), math.cos(angle)]) * h / 2
-        corners = np.array([along + across, along - across, -along - across, across - along]) + (x, y)
+        corners = np.add([along + across, along - across, -along - across, across - along], [x, y])
         np.testing.assert_allclose(parse_boxes([corners]), parse_boxes([box]), atol=1e-9)
 
     @pytest.mark.parametrize(
