@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.support import sequences
+
 
 def write_image(path: Path, seed: int | None = None, size: tuple[int, int] = (12, 8)) -> Path:
     """A JPEG of noise, different for each path unless a seed is given."""
@@ -72,4 +74,39 @@ def vehicle_folders(root: Path, counts: dict[str, int], flat: bool = False) -> P
         for n in range(count):
             name = f'{vehicle}{between}{n:03d}.jpg'
             write_image(root / name, seed=zlib.crc32(f'{root.name}/{name}'.encode()))
+    return root
+
+
+def mot(root: Path, frames=range(1, 41), tracks=range(4), names=('north', 'south')) -> Path:
+    """As MOTChallenge: `<sequence>/img1/`, `gt/gt.txt` with a person and a box to ignore, and `seqinfo.ini`."""
+    for k, name in enumerate(names):
+        mine = [track + 10 * k for track in tracks]
+        sequences.write_frames(root / name / 'img1', frames, [track % 8 for track in mine])
+        rows = [(*row[:1], row[1], *sequences.place(row[1] % 8, row[0]), *row[4:]) for row in
+                sequences.boxes(frames, mine)]  # fmt: skip
+        lines = [(*row, 1, 3, 0.75 if row[1] % 2 else 1.0) for row in rows]
+        lines += [(frames[0], 99, 1, 1, 9, 9, 0, 3, 1.0)]
+        sequences.write_rows(root / name / 'gt/gt.txt', lines)
+        info = f'name={name}\nimDir=img1\nframeRate=10\nseqLength={len(frames)}\nimWidth=96\nimHeight=64\nimExt=.png\n'
+        (root / name / 'seqinfo.ini').write_text(f'[Sequence]\n{info}')
+    return root
+
+
+def visdrone_mot(root: Path, frames=range(1, 21)) -> Path:
+    """As VisDrone-MOT: two cars, a pedestrian, an ignored region."""
+    for name in ('uav1_v', 'uav2_v'):
+        sequences.write_frames(root / 'sequences' / name, frames, range(3), name='{:07d}.png')
+        rows = sequences.boxes(frames, range(3))
+        lines = [(*row, 1, 1 if row[1] == 2 else 4, 0, row[1]) for row in rows]
+        lines += [(frame, 7, 0, 0, 20, 20, 0, 0, 0, 0) for frame in frames]
+        sequences.write_rows(root / 'annotations' / f'{name}.txt', lines)
+    return root
+
+
+def uavdt(root: Path, frames=range(1, 21)) -> Path:
+    """As UAVDT: frames in `UAV-benchmark-M`, boxes in `UAV-benchmark-MOTD_v1.0/GT`."""
+    for name in ('M0101', 'M0202'):
+        sequences.write_frames(root / 'UAV-benchmark-M' / name, frames, range(3), name='img{:06d}.png')
+        lines = [(*row, 1, (1, 4, 2)[row[1]], 1) for row in sequences.boxes(frames, range(3))]
+        sequences.write_rows(root / 'UAV-benchmark-MOTD_v1.0/GT' / f'{name}_gt_whole.txt', lines)
     return root

@@ -15,6 +15,7 @@ from timm_dpa import register_models
 from . import (
     ablate,
     convert,
+    crops,
     data,
     demo,
     embed,
@@ -33,7 +34,24 @@ from .common import add_commands
 
 __all__ = ['COMMANDS', 'main', 'make_parser']
 
-_MODULES = (embed, search, models, export, data, synth, train, recipes, eval, ablate, plot, publish, zoo, convert, demo)
+_MODULES = (
+    embed,
+    search,
+    models,
+    export,
+    data,
+    crops,
+    synth,
+    train,
+    recipes,
+    eval,
+    ablate,
+    plot,
+    publish,
+    zoo,
+    convert,
+    demo,
+)
 COMMANDS = tuple(module.COMMAND for module in _MODULES)
 #: errors that say what is wrong with the input; their exit status is that of wrong use
 _WRONG_USE = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError)

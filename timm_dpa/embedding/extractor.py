@@ -22,6 +22,7 @@ from timm.data import create_transform, resolve_data_config
 from torch import nn
 
 from ..forks import prepare_process
+from .frames import EmbedsFrames
 from .images import Decoding, ImageError, ImageItem, check_on_error, iter_images, load_rgb
 from .models import autocast_dtype, create_embedding_model, fixed_size, model_source, resolve_device
 from .view import evaluation_view, uncompiled
@@ -46,7 +47,7 @@ class Embeddings:
     failures: dict[str, str] = field(default_factory=dict)
 
 
-class FeatureExtractor:
+class FeatureExtractor(EmbedsFrames):
     """Turns vehicle images into embeddings.
 
     ```python

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from .advice import advice_for
+
 __all__ = [
     'Decoding',
     'FolderContent',
@@ -208,10 +210,11 @@ def iter_images(images: Any, *, on_error: str = 'raise') -> Iterator[ImageItem]:
     if _is_single(images):
         yield from _expand(images, 0, on_error)
         return
-    if isinstance(images, (dict, bytes, bytearray, io.IOBase)) or not isinstance(images, Iterable):
+    advice = advice_for(images)
+    if advice or isinstance(images, (bytes, bytearray, io.IOBase)) or not isinstance(images, Iterable):
         raise TypeError(
             f'images must be a path, a folder, a PIL image, a numpy array, a tensor, or several of them, not '
-            f'{type(images).__name__}'
+            f'{type(images).__name__}{advice}'
         )
     for index, image in enumerate(images):
         if _is_batch(image):
@@ -219,7 +222,7 @@ def iter_images(images: Any, *, on_error: str = 'raise') -> Iterator[ImageItem]:
         elif image is None or _is_single(image):  # None is what OpenCV gives for an unreadable image
             yield from _expand(image, index, on_error)
         else:
-            raise TypeError(f'image {index} is a {type(image).__name__}; a list of lists is not supported')
+            raise TypeError(f'image {index} is of type {type(image).__name__}{advice_for(image, alone=False)}')
 
 
 def _is_batch(image: Any) -> bool:
