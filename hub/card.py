@@ -57,6 +57,7 @@ class CardFacts:
         base_model: `org/name` of the weights that training started from.
         commands: the commands that train the model again, by `recipe.yaml` beside the card and those of earlier runs.
         results: one entry for each evaluation, see `summarize`.
+        thresholds: of the cosine, see `timm_dpa.weights.thresholds`.
         picture, picture_caption: file name of the ranked lists, and what they show.
     """
 
@@ -74,6 +75,7 @@ class CardFacts:
     base_model: str | None = None
     commands: Sequence[str] = ()
     results: Sequence[dict[str, Any]] = ()
+    thresholds: Sequence[dict[str, Any]] = ()
     picture: str | None = None
     picture_caption: str = ''
 

@@ -21,6 +21,7 @@ from timm_dpa.files import atomic_folder, write_bytes
 from timm_dpa.train.data.datasets import load_data
 from timm_dpa.train.data.provenance import describe_data, load_about
 from timm_dpa.train.data.toy import draw_data_set
+from timm_dpa.train.evaluation.thresholds import choose_thresholds
 from timm_dpa.train.figures.ranked_lists import rank_list_figure
 from timm_dpa.train.run.folder import RunFolder
 from timm_dpa.train.run.networks import pretrained_origin
@@ -38,7 +39,15 @@ from .lineage import (
     write_recipes,
 )
 
-__all__ = ['build_folder', 'check_license', 'check_repo_id', 'is_finished', 'read_architecture', 'reuse_folder']
+__all__ = [
+    'build_folder',
+    'check_license',
+    'check_repo_id',
+    'is_finished',
+    'read_architecture',
+    'reuse_folder',
+    'write_config',
+]
 
 _WEIGHTS = ('config.json', 'model.safetensors')
 _PICTURE = 'ranks.png'
@@ -81,7 +90,8 @@ def build_folder(
         license: of the weights, as the Hub abbreviates it (`apache-2.0`, `cc-by-nc-4.0`, `other`, ...); None for
             Apache-2.0, which needs training data that are all known to be synthetic.
         trained_on: sentences for the card; None for what the run has recorded.
-        results: folders of further evaluations, see `timm-dpa eval --out`.
+        results: folders of further evaluations, see `timm-dpa eval --out`. They and the run's own decide about the
+            thresholds of the cosine, see `choose_thresholds`.
         pictures: data set whose images the ranked lists show, and so publish; None for the toy data set.
         half: store the weights as float16, see `store_half`.
         about: descriptions of data sets that have none of their own: name, or
@@ -113,7 +123,9 @@ def build_folder(
 
     with atomic_folder(out) as making:
         (store_half if half else shutil.copyfile)(model / 'model.safetensors', making / 'model.safetensors')
-        config = _write_config(model / 'config.json', making / 'config.json', license or 'apache-2.0')
+        thresholds = choose_thresholds(evaluations)
+        config = _read_config(model, license or 'apache-2.0')
+        write_config(config, making, thresholds)
         name = repo_id.rpartition('/')[2]
         commands = write_recipes(runs, making, name)
         write_golden(making)
@@ -133,6 +145,7 @@ def build_folder(
             base_model=pretrained_origin(runs[0].recipe.model) if runs else None,
             commands=commands,
             results=[summarize(evaluation) for evaluation in evaluations],
+            thresholds=thresholds,
             picture=_PICTURE,
             picture_caption=caption,
         )
@@ -212,12 +225,19 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f'{path}: cannot be read ({error})') from error
 
 
-def _write_config(source: Path, out: Path, license: str) -> dict[str, Any]:
-    config = _read_json(source)
+def _read_config(folder: Path, license: str) -> dict[str, Any]:
+    config = _read_json(folder / 'config.json')
     config.get('model_args', {}).pop('num_classes', None)  # transformers passes it as well, and fails then
     config['pretrained_cfg']['license'] = license
-    write_bytes(out, (json.dumps(config, indent=2) + '\n').encode())
     return config
+
+
+def write_config(config: dict[str, Any], out: Path, thresholds: Sequence[dict[str, Any]]) -> None:
+    """Write `config.json`, with the thresholds of the weights where there are any."""
+    config = {key: value for key, value in config.items() if key != 'thresholds'}
+    if thresholds:
+        config['thresholds'] = list(thresholds)
+    write_bytes(out / 'config.json', (json.dumps(config, indent=2) + '\n').encode())
 
 
 def _options(config: dict[str, Any]) -> dict[str, Any]:

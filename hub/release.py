@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,20 +12,22 @@ from typing import Any
 
 from timm.models import PretrainedCfg
 
+from timm_dpa import FeatureExtractor
 from timm_dpa.dpa_resnet import _cfg
 from timm_dpa.files import atomic_folder, write_bytes
 from timm_dpa.train.data.mixing import load_sources
+from timm_dpa.train.evaluation.thresholds import choose_thresholds
 from timm_dpa.train.recipes.recipe import Recipe
 from timm_dpa.train.run.folder import RunFolder
 from timm_dpa.train.zoo import is_newer
 from timm_dpa.weights.fetch import MODELS
 from timm_dpa.weights.manifest import MANIFEST, Release, file_sha256, read_manifest, record_release
 
-from .card import read_facts
-from .folder import build_folder, check_license, is_finished, read_architecture
+from .card import read_facts, read_results, write_card
+from .folder import build_folder, check_license, is_finished, read_architecture, write_config
 from .lineage import TrainingRun, training_sources
 
-__all__ = ['check_family', 'describe_release', 'release_member', 'release_model']
+__all__ = ['check_family', 'describe_release', 'refresh_release', 'release_member', 'release_model']
 
 _DEFAULTS = (('in_chans', 3), ('global_pool', 'gem'), ('whiten', True))  # weights bring a whitening along
 #: of `config.json`: what timm's configuration of a tag can say
@@ -74,6 +77,59 @@ def release_model(
         release = describe_release(making, tag, name)
     record_release(release, manifest, default)
     return release
+
+
+def refresh_release(
+    folder: str | os.PathLike[str], results: Sequence[str | os.PathLike[str]] = (), *, manifest: Path = MANIFEST
+) -> Release:
+    """Write the files around the weights of a released model again: configuration, card, and its entry in the manifest.
+
+    Weights, golden tensors, picture and recipes stay as they are, and so do the results on the card.
+
+    Args:
+        folder: a folder of `release_model`, whose name is that of the entry.
+        results: folders of evaluations of these very weights, see `timm-dpa eval --out`: they decide about the
+            thresholds of the cosine, see `choose_thresholds`. Without any the thresholds stay as well.
+        manifest: that has the entry.
+
+    Returns:
+        The new entry.
+
+    Raises:
+        FileNotFoundError: no finished folder, or no evaluation.
+        ValueError: no such entry; results of other weights, or without pairs enough for any threshold. Nothing was
+            written.
+    """
+    folder = Path(folder)
+    if not is_finished(folder):
+        raise FileNotFoundError(f'{folder}: no finished model here; timm-dpa publish --package writes one')
+    known = read_manifest(manifest).get(folder.name)
+    if known is None or known.sha256 != file_sha256(folder / 'model.safetensors'):
+        raise ValueError(f'{folder}: {manifest} has no entry of this name and these weights')
+    facts = read_facts(folder)
+    if results:
+        thresholds = choose_thresholds(_results_of(folder, results))
+        if not thresholds:
+            raise ValueError(f'{results[0]}: no threshold in these results; make them again with timm-dpa eval')
+        facts = dataclasses.replace(facts, thresholds=thresholds)
+    config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
+    write_config(config, folder, facts.thresholds)
+    write_card(facts, folder)
+    release = dataclasses.replace(describe_release(folder, known.tag, known.repo), revision=known.revision)
+    record_release(release, manifest)
+    return release
+
+
+def _results_of(folder: Path, results: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
+    """Evaluations of the model in a folder."""
+    ours = FeatureExtractor(f'local-dir:{folder}', device='cpu').describe()['network_sha256']
+    evaluations = []
+    for path in results:
+        evaluations.append(read_results(Path(path)))
+        theirs = evaluations[-1].get('model', {}).get('network_sha256')
+        if theirs != ours:
+            raise ValueError(f'{path}: an evaluation of other weights than those in {folder}')
+    return evaluations
 
 
 def check_family(
@@ -159,6 +215,7 @@ def describe_release(folder: str | os.PathLike[str], tag: str, repo: str) -> Rel
         command=' && '.join(facts.commands),
         trained_on=list(facts.sources),
         cfg=cfg,
+        thresholds=list(facts.thresholds),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import Any
 
 import timm
@@ -16,7 +17,7 @@ from .dpa_resnet import ReIDResNet
 from .tables import format_table
 from .weights.manifest import read_manifest
 
-__all__ = ['count_macs', 'match_models', 'zoo_table']
+__all__ = ['count_macs', 'match_models', 'thresholds_table', 'zoo_table']
 
 _COLUMNS = ('model', 'attention', 'parameters (M)', 'GMACs', 'embedding', 'pretrained tags')
 
@@ -70,6 +71,36 @@ def zoo_table(pattern: str = '*', markdown: bool = False) -> str:
             )
         )
     return format_table(rows, numeric=(2, 3, 4), markdown=markdown)
+
+
+def thresholds_table(pattern: str = '*', markdown: bool = False) -> str:
+    """Thresholds of the cosine of the released weights whose name matches `pattern`, `architecture` or
+    `architecture.tag`, as text.
+
+    Raises:
+        ValueError: none matches, or none has thresholds.
+    """
+    rows = [
+        ('weights', 'false matches', 'cosine', 'misses', 'measured on', 'pairs of one vehicle', 'of different ones')
+    ]
+    for name, release in read_manifest().items():
+        if not (fnmatchcase(name, pattern) or fnmatchcase(release.architecture, pattern)):
+            continue
+        rows += [
+            (
+                name,
+                f'{100 * row["false_match_rate"]:g} %',
+                f'{row["cosine"]:.4f}',
+                f'{100 * row["miss_rate"]:.1f} %',
+                row['data'],
+                f'{row["same_pairs"]:,}',
+                f'{row["different_pairs"]:,}',
+            )
+            for row in release.thresholds
+        ]
+    if len(rows) == 1:
+        raise ValueError(f'no released weights called {pattern} have thresholds; timm-dpa eval measures them')
+    return format_table(rows, numeric=(1, 2, 3, 5, 6), markdown=markdown)
 
 
 def _describe_sources(sources: list[dict[str, Any]]) -> str:

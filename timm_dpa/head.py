@@ -37,7 +37,15 @@ class ReIDHead(nn.Module):
 
     The embedding is taken after the neck (and the whitening) and is not normalized. The trunk's class sets
     `num_features`, `drop_rate` and `has_whitening`, and then calls `_build_head`.
+
+    Attributes:
+        thresholds: of a model that was created with pretrained weights for which they are known: false-match rate in
+            0..1 -> cosine, in ascending order of the rates; of pairs of different vehicles, no more than this share
+            had at least this cosine when it was measured. They are those of the weights that it was created with:
+            None from `load_weights` on, but training does not change them. None if unknown.
     """
+
+    thresholds = None
 
     if TYPE_CHECKING:  # TorchScript reads annotations of the class, and cannot resolve them
         num_classes: int
@@ -51,6 +59,7 @@ class ReIDHead(nn.Module):
         neck: nn.Module
         whiten: nn.Module
         fc: nn.Module
+        thresholds: dict[float, float] | None
 
     @staticmethod
     def _check_classifier(num_classes: int, global_pool: str) -> None:
@@ -101,6 +110,8 @@ class ReIDHead(nn.Module):
             global_pool = str(getattr(self.global_pool, 'pool_type', 'own'))
         else:
             self._check_classifier(num_classes, global_pool)
+            if global_pool != getattr(self.global_pool, 'pool_type', None):
+                self.thresholds = None
         neck = list(self.neck.parameters())
         frozen = bool(neck) and not any(p.requires_grad for p in neck)
         # the list keeps the parameters alive: a new one could take over the id of one that is gone

@@ -65,6 +65,7 @@ def _run(args: argparse.Namespace) -> None:
     from timm_dpa.train.data.provenance import describe_data
     from timm_dpa.train.data.query_gallery import resolve_protocol
     from timm_dpa.train.evaluation.evaluate import evaluate_model, markdown_table, write_evaluation
+    from timm_dpa.train.evaluation.verification import verification_table
 
     data = read_data(args, args.data)
     protocol, draws = resolve_protocol(data, args.protocol, args.draws)
@@ -106,6 +107,8 @@ def _run(args: argparse.Namespace) -> None:
     if result.skipped:
         print(f'{len(result.skipped)} images could not be read and are left out')
     print('\n' + markdown_table([(label, result)]) + '\n')
+    if result.verification:
+        print(verification_table(result.verification, markdown=True) + '\n')
     print(f'table: {table}')
     print(f'numbers: {numbers}')
 

@@ -26,6 +26,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='add the model to this package as ARCHITECTURE.TAG (folder and manifest); upload nothing',
     )
+    parser.add_argument(
+        '--refresh',
+        action='store_true',
+        help='write card, configuration and manifest entry of the released model in FOLDER again; '
+        '--results give new thresholds; upload nothing',
+    )
     parser.add_argument('--half', action='store_true', help='store the weights as float16')
     card = parser.add_argument_group('card')
     card.add_argument('--license', metavar='ID', help='license of the weights: apache-2.0, cc-by-nc-4.0, other, ...')
@@ -69,6 +75,8 @@ def _run(args: argparse.Namespace) -> None:
         raise ValueError('--zoo goes with --all')
     if args.all:
         _publish_all(args, facts)
+    elif args.refresh:
+        _refresh(args, facts)
     elif args.package:
         _package(args, facts)
     else:
@@ -78,8 +86,8 @@ def _run(args: argparse.Namespace) -> None:
 def _publish_all(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     from timm_dpa.hub.publish import publish_all
 
-    if args.source or args.repo_id or args.package or not args.org:
-        raise ValueError('--all takes --org ORG, and neither a folder nor --repo-id or --package')
+    if args.source or args.repo_id or args.package or args.refresh or not args.org:
+        raise ValueError('--all takes --org ORG, and neither a folder nor --repo-id, --package or --refresh')
     if args.tag or any(facts.values()):
         raise ValueError('--all publishes finished folders; their cards take no options')
     place = {'manifest': Path(args.zoo, 'weights.json'), 'models': Path(args.zoo, 'models')} if args.zoo else {}
@@ -133,12 +141,27 @@ def _package(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     print(f'folder: {MODELS / release.name}')
 
 
+def _refresh(args: argparse.Namespace, facts: dict[str, Any]) -> None:
+    from timm_dpa.hub.release import refresh_release
+    from timm_dpa.weights.manifest import MANIFEST
+
+    other = (args.repo_id, args.org, args.private, args.create_pr, args.dry_run, args.package, args.tag, args.default)
+    if not args.source or any(other) or any(value for name, value in facts.items() if name != 'results'):
+        raise ValueError('--refresh takes the folder of a released model and --results, and no other options')
+    release = refresh_release(args.source, args.results)
+    thresholds = [f'{row["cosine"]:.4f} ({100 * row["false_match_rate"]:g} %)' for row in release.thresholds]
+    print(f'{release.name}: thresholds {", ".join(thresholds) or "unknown"}')
+    print(f'manifest: {MANIFEST}')
+    print(f'folder: {args.source}')
+
+
 COMMAND = Command(
     'publish',
     'put a trained model on the Hugging Face Hub, with its card; rerun the command to resume',
     'timm-dpa publish runs/first --repo-id ORG/NAME --license cc-by-nc-4.0\n'
     '  timm-dpa publish runs/first --repo-id ORG/NAME --dry-run look/\n'
     '  timm-dpa publish runs/first --package --tag TAG --half\n'
+    '  timm-dpa publish hub/models/ARCHITECTURE.TAG --refresh --results eval/street eval/crossroad\n'
     '  timm-dpa publish --all --org ORG',
     _add_arguments,
     _run,

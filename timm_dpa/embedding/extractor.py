@@ -151,6 +151,21 @@ class FeatureExtractor(EmbedsFrames):
         """Width D of an embedding."""
         return int(self.model.head_hidden_size)
 
+    @property
+    def thresholds(self) -> dict[float, float] | None:
+        """From which cosine on two images show one vehicle: false-match rate in 0..1 -> cosine, ascending rates.
+
+        As measured with the weights that the model was created with (`timm-dpa models --thresholds` says on what).
+        None if unknown: other weights, mirror images (`flip`), or images of another size than the model's own.
+
+        ```python
+        threshold = FeatureExtractor('dpa_resnet50').thresholds[0.01]  # one in a hundred different vehicles passes
+        ```
+        """
+        known: dict[float, float] | None = getattr(self.model, 'thresholds', None)
+        own_size = resolve_data_config(model=self.model)['input_size']
+        return dict(known) if known and not self.flip and tuple(self.data_config['input_size']) == own_size else None
+
     def describe(self) -> dict[str, str]:
         """What decides an embedding: extractors that differ in `model` at most give comparable embeddings."""
         digest = hashlib.sha256()

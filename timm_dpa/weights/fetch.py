@@ -18,6 +18,7 @@ from ..layers.whitening import WHITENING_KEY, holds_whitening
 from .checkpoint import fill, read_checkpoint, select_network
 from .hub_errors import explain
 from .manifest import Release, file_sha256, read_manifest
+from .thresholds import as_mapping, stored_thresholds
 
 __all__ = [
     'MODELS',
@@ -71,7 +72,7 @@ def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any)
 
     Weights that hold a whitening give the model one. The weights of a registered tag must have the SHA-256 that the
     manifest states, those of any other repository the one that the Hub states. Names and shapes must be those of the
-    model, except for a classifier that is to be replaced.
+    model, except for a classifier that is to be replaced. The model gets the thresholds that are known of the weights.
 
     Raises:
         MissingWeightsError: the manifest has such weights, but this installation does not, and no organization is
@@ -110,7 +111,18 @@ def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any)
         model.pretrained_cfg.update(file=cfg.file, source=cfg.source)
     elif own_file:
         del model.pretrained_cfg['state_dict']
+    if hasattr(model, 'thresholds'):  # no wrapper of its maps
+        model.thresholds = _known_thresholds(cfg, name, found)
     return model
+
+
+def _known_thresholds(cfg: PretrainedCfg, name: str, found: Path | None) -> dict[float, float] | None:
+    if cfg.source == 'local-dir' and cfg.file:
+        return stored_thresholds(Path(cfg.file))
+    if found is None:
+        return None
+    release = read_manifest().get(name) if cfg.source != 'hf-hub' else None
+    return as_mapping(release.thresholds) if release is not None else stored_thresholds(found.parent)
 
 
 def _check_known(variant: str, pretrained: bool, options: dict[str, Any]) -> None:

@@ -150,6 +150,7 @@ def init_backbone(
         foreign = [name.removeprefix(prefix) for name in foreign]
         raise ValueError(f'{source}: weights of another architecture, {difference(foreign, weights, state)}')
     target.load_state_dict(fitting, strict=False)
+    model.thresholds = None  # of other weights
     used = {outer + name for name in fitting}
     ignored = tuple(name for name in given if name not in used)
     return InitReport(source, tuple(prefix + name for name in fitting), not_filled, ignored)
@@ -192,6 +193,8 @@ def load_weights(model: Any, path: str | os.PathLike[str]) -> None:
         if whiten is not getattr(model, 'whiten', None):
             model.whiten, model.has_whitening = whiten, False
         raise ValueError(f'{error}{suggest_conversion(checkpoint.weights)}') from error
+    if own:
+        model.thresholds = None  # of other weights
 
 
 def _pretrained(name: str, source: str, **model_args: Any) -> dict[str, torch.Tensor]:

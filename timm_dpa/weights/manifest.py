@@ -18,6 +18,7 @@ from typing import Any
 from timm.models import list_models
 
 from ..files import write_bytes
+from .thresholds import are_thresholds
 
 __all__ = [
     'MANIFEST',
@@ -46,6 +47,7 @@ class Release:
         command: the command that trained them.
         trained_on: one entry for each data set, see `timm_dpa.hub.lineage.list_source`; empty where none is recorded.
         cfg: how timm's configuration differs from that of the architecture, for example in `input_size`.
+        thresholds: of the cosine, measured with these weights, see `timm_dpa.weights.thresholds`; may be empty.
 
     Raises:
         ValueError: wrong values; the message names the keys.
@@ -61,6 +63,7 @@ class Release:
     command: str = ''
     trained_on: list[dict[str, Any]] = field(default_factory=list)
     cfg: dict[str, Any] = field(default_factory=dict)
+    thresholds: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -78,6 +81,7 @@ class Release:
             'metrics (list)': isinstance(self.metrics, list),
             'trained_on (list)': isinstance(self.trained_on, list),
             'cfg (object)': isinstance(self.cfg, dict),
+            'thresholds (see timm_dpa/weights/thresholds.py)': are_thresholds(self.thresholds),
         }
         wrong = [what for what, right in problems.items() if not right]
         if wrong:

@@ -51,6 +51,7 @@ class Candidates:
         # numpy: of arrays as small as these, threads would only wait for each other
         self.device, (self.queries, self.gallery) = device, shape
         self.junk = torch.from_numpy(np.flatnonzero(np.isin(self.gallery_pids, list(junk_pids)))).to(device)
+        self.junk_queries = torch.from_numpy(np.isin(self.query_pids, list(junk_pids))).to(device)
         self._by_pid = _Join(self.query_pids, self.gallery_pids)
         self._by_pid.count[np.isin(self.query_pids, list(junk_pids))] = 0
         self._by_file = None if self.files[0] is None else _Join(*self.files)

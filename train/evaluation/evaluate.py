@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from timm_dpa.embedding.extractor import FeatureExtractor
 from timm_dpa.embedding.images import ImageItem
@@ -21,10 +22,12 @@ from ..data.moments import GAP, STRIDE
 from ..data.protocols import DRAWN_PROTOCOLS
 from ..data.query_gallery import QueryGallery, check_evaluable, pick_query_gallery, resolve_protocol, warn_about
 from ..run.distributed import Processes
+from .candidates import Candidates
 from .groups import evaluate_groups
 from .metrics import DrawMetrics, RankingMetrics, evaluate, evaluate_distances, evaluate_draws
 from .reranking import expand_queries, rerank
 from .tables import METRICS
+from .verification import Verification, count_pairs, verification_table
 
 __all__ = [
     'Evaluation',
@@ -46,6 +49,9 @@ class Evaluation:
         deviation: sample standard deviation over the draws; 0 of a single one.
         cmc: `(max_rank,)` float64, mean CMC curve.
         first: metrics of the first draw, query by query.
+        verification: equal error rate and thresholds of the cosine, over all pairs of the first draw that count in the
+            ranking. Re-ranking and expansion play no part. None if all pairs are of different vehicles, and for the protocol
+            `gap`.
         settings: protocol, draws, seed, rerank, flip, gallery size: what else decides the numbers; also
             `same_file_excluded`, how many gallery images were left out of the first draw as a query's own file or a
             copy of it and for no other reason, and `shared_identities`, how many identities of the test part are in the
@@ -61,12 +67,14 @@ class Evaluation:
     settings: dict[str, Any]
     skipped: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    verification: Verification | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """All but the numbers of each query, as JSON takes it."""
         return {
             'metrics': self.metrics,
             'deviation': self.deviation,
+            'verification': self.verification.as_dict() if self.verification else None,
             'settings': self.settings,
             'cmc': [round(float(value), 6) for value in self.cmc],
             'skipped': self.skipped,
@@ -158,8 +166,11 @@ def evaluate_model(
         settings |= {'gap': gap, 'stride': stride}
     if query_identities is not None:
         settings['query_identities'] = list(query_identities)
+    verification = None
+    if parts.query_groups is None:
+        verification = _verify(vectors, rows, parts, data.files, extractor.device, processes or Processes())
     warnings = warn_about(data, parts)
-    return Evaluation(result.mean, result.std, result.cmc, result.draws[0], settings, skipped, warnings)
+    return Evaluation(result.mean, result.std, result.cmc, result.draws[0], settings, skipped, warnings, verification)
 
 
 def _pids(data: ReIDData, names: Sequence[str]) -> np.ndarray:
@@ -236,6 +247,31 @@ def _score(
     return evaluate(queries, vectors[gallery], **known, **options)
 
 
+def _verify(
+    vectors: np.ndarray,
+    rows: dict[str, int],
+    parts: QueryGallery,
+    files: dict[str, int],
+    device: torch.device,
+    processes: Processes,
+) -> Verification | None:
+    """The verification of one draw, whose queries are shared among the processes."""
+    first, end = (len(parts.query) * share // processes.world_size for share in (processes.rank, processes.rank + 1))
+    query, gallery = parts.query.subset(np.arange(first, end)), parts.gallery
+    candidates = Candidates(
+        (len(query), len(gallery)),
+        (query.pids, gallery.pids),
+        (query.camids, gallery.camids),
+        ([files[path] for path in query.paths], [files[path] for path in gallery.paths]),
+        parts.exclude_same_camera,
+        (-1,),
+        device,
+    )
+    asking, given = (np.array([rows[path] for path in split.paths], np.int64) for split in (query, gallery))
+    counts = processes.gather(count_pairs(vectors, asking, vectors[given], candidates))
+    return Verification.of(*(np.sum([each[kind] for each in counts], axis=0) for kind in (0, 1)))
+
+
 def markdown_table(rows: Sequence[tuple[str, Evaluation]]) -> str:
     """The paper's table, in %: a row for each named evaluation, with the deviation over several draws."""
     lines = [['Method', *METRICS.values()]]
@@ -259,7 +295,10 @@ def write_evaluation(result: Evaluation, name: str, folder: Path, **origin: Any)
     """
     table, numbers = folder / 'evaluation.md', folder / 'evaluation.json'
     notes = ''.join(f'\nNote: {warning}.\n' for warning in result.warnings)
-    write_bytes(table, (markdown_table([(name, result)]) + '\n' + notes).encode('utf-8', 'backslashreplace'))
+    text = markdown_table([(name, result)]) + '\n'
+    if result.verification:
+        text += f'\n{verification_table(result.verification, markdown=True)}\n'
+    write_bytes(table, (text + notes).encode('utf-8', 'backslashreplace'))
     content = {'name': name, **origin, **result.as_dict()}
     write_bytes(numbers, json.dumps(content, indent=2, ensure_ascii=False).encode('utf-8', 'backslashreplace'))
     return table, numbers

@@ -13,6 +13,7 @@ from timm_dpa.files import write_bytes
 from ..data.datasets import ReIDData
 from ..evaluation.evaluate import Evaluation, evaluate_model, write_evaluation
 from ..evaluation.tables import METRICS
+from ..evaluation.thresholds import choose_thresholds
 from ..recipes.recipe import Recipe
 from .checkpoints import save_checkpoint
 from .distributed import Processes
@@ -97,9 +98,10 @@ class RunEvaluations:
         recipe = self.recipe.as_dict()
         best = {'model': weights, 'metrics': self.best, 'recipe': recipe}
         save_checkpoint(self.folder.best, best, keep_previous=False)
-        save_model_folder(self.recipe.model, self.image_size, weights, self.folder.model)
+        origin = {'epoch': epoch, 'recipe': recipe, 'data': self.folder.read_data()}
+        thresholds = choose_thresholds([{**origin, **result.as_dict()}]) if result else []
+        save_model_folder(self.recipe.model, self.image_size, weights, self.folder.model, thresholds)
         if result is not None:
-            origin = {'epoch': epoch, 'recipe': recipe, 'data': self.folder.read_data()}
             write_evaluation(result, self.recipe.model.name, self.folder.path, **origin)
 
     def conclude(self, log: RunLog) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,11 @@ def released_start(recipe: ModelRecipe) -> str | None:
 
 
 def save_model_folder(
-    recipe: ModelRecipe, image_size: tuple[int, int], weights: dict[str, torch.Tensor], folder: Path
+    recipe: ModelRecipe,
+    image_size: tuple[int, int],
+    weights: dict[str, torch.Tensor],
+    folder: Path,
+    thresholds: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Write `config.json` and `model.safetensors` as timm loads them, from a folder or from the Hub.
 
@@ -179,6 +184,7 @@ def save_model_folder(
 
     Args:
         weights: state dict of the trained network.
+        thresholds: of the cosine, see `timm_dpa.weights.thresholds`.
 
     Raises:
         OSError: it cannot be written; what was there is still there.
@@ -193,16 +199,23 @@ def save_model_folder(
     model_args = dict(model.model_args if isinstance(model, ReIDBackbone) else recipe.args)
     if isinstance(model.whiten, Whitening):
         model_args['whiten'] = True
-    write_model_folder(model, model_args, image_size, folder)
+    write_model_folder(model, model_args, image_size, folder, thresholds)
 
 
-def write_model_folder(model: Any, model_args: dict[str, Any], image_size: tuple[int, int], folder: Path) -> None:
+def write_model_folder(
+    model: Any,
+    model_args: dict[str, Any],
+    image_size: tuple[int, int],
+    folder: Path,
+    thresholds: Sequence[dict[str, Any]] = (),
+) -> None:
     """Write `config.json` and `model.safetensors` of a model, whole or not at all; a folder is replaced as a whole.
 
     Args:
         model: of a registered architecture, without a classifier; its `pretrained_cfg` goes into the configuration.
         model_args: what rebuilds it, `timm.create_model(architecture, **model_args)`.
         image_size: height and width, noted in its configuration.
+        thresholds: see `save_model_folder`.
 
     Raises:
         OSError: it cannot be written; what was there is still there.
@@ -222,4 +235,6 @@ def write_model_folder(model: Any, model_args: dict[str, Any], image_size: tuple
         path = temporary / 'config.json'
         written = json.loads(path.read_text(encoding='utf-8'))
         written.get('model_args', {}).pop('num_classes', None)  # transformers gives it, too, and fails then
+        if thresholds:
+            written['thresholds'] = list(thresholds)
         path.write_text(json.dumps(written, indent=2), encoding='utf-8')

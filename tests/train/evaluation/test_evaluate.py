@@ -45,7 +45,21 @@ def assert_same(result, wanted):
 @pytest.mark.parametrize('protocol', ['fixed', 'vru', 'first-last', 'cross-camera'])
 def test_every_protocol(data, extractor, protocol):
     result = evaluate_model(extractor, data, protocol, draws=1)
-    assert_same(result, expected(extractor, pick_query_gallery(data, protocol, (0, 0))))
+    parts = pick_query_gallery(data, protocol, (0, 0))
+    assert_same(result, expected(extractor, parts))
+    same, different = cosines(extractor, parts)
+    found = result.verification
+    assert (found.same_pairs, found.different_pairs) == (len(same), len(different))
+    assert found.thresholds[2].cosine == pytest.approx(np.quantile(different, 0.95, method='higher'), abs=0.002)
+
+
+def cosines(extractor, parts):
+    """Of the pairs of one vehicle and of different ones that count."""
+    sides = [np.concatenate([extractor(path) for path in split.paths]) for split in (parts.query, parts.gallery)]
+    values = 1 - reference.cosine_distances(*sides)
+    is_same = parts.query.pids[:, None] == parts.gallery.pids
+    left_out = is_same & (parts.query.camids[:, None] == parts.gallery.camids) & parts.exclude_same_camera
+    return values[is_same & ~left_out], values[~is_same]
 
 
 def test_draws_are_averaged(data, extractor):
@@ -112,8 +126,13 @@ def test_table_and_numbers(data, extractor, tmp_path):
     content = json.loads(numbers.read_text())
     assert (content['name'], content['data'], content['settings']['draws']) == ('ours', 'somewhere', 2)
     assert content['metrics'] == result.metrics
-    heading, _, row, _, note = table.read_text().strip().split('\n')
+    heading, _, row, _, line, _, *thresholds, _, note = table.read_text().strip().split('\n')
     assert re.split(r' *\| *', heading)[1:-1] == ['Method', 'mAP', 'Rank-1', 'Rank-5', 'Rank-10', 'mINP']
+    assert f'{result.verification.different_pairs:,} of different ones' in line
+    assert [re.split(r' *\| *', text)[1] for text in thresholds] == [
+        'False matches', '------------:', '0.1 %', '1 %', '5 %'
+    ]  # fmt: skip
+    assert content['verification']['equal_error_rate'] == result.verification.equal_error_rate
     assert note == f'Note: {result.warnings[0]}.'
     mean, deviation = 100 * result.metrics['mAP'], 100 * result.deviation['mAP']
     assert re.split(r' *\| *', row)[1:3] == ['ours', f'{mean:.2f} ± {deviation:.2f}']
