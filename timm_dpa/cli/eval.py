@@ -41,6 +41,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--seed', type=int, default=0, metavar='N', help='seed of the gallery draws (default %(default)s)'
     )
+    parser.add_argument(
+        '--gap', type=int, metavar='FRAMES', help='protocol gap: from a query to its candidates (default 30)'
+    )
+    parser.add_argument('--stride', type=int, metavar='FRAMES', help='protocol gap: between queries (default 60)')
     parser.add_argument('--queries', nargs='+', metavar='NAME', help='only queries of these identities')
     parser.add_argument(
         '--same-camera',
@@ -57,6 +61,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
+    from timm_dpa.train.data.moments import GAP, STRIDE
     from timm_dpa.train.data.provenance import describe_data
     from timm_dpa.train.data.query_gallery import resolve_protocol
     from timm_dpa.train.evaluation.evaluate import evaluate_model, markdown_table, write_evaluation
@@ -64,6 +69,9 @@ def _run(args: argparse.Namespace) -> None:
 
     data = read_data(args, args.data)
     protocol, draws = resolve_protocol(data, args.protocol, args.draws)
+    if protocol != 'gap' and (args.gap is not None or args.stride is not None):
+        raise ValueError(f'--gap and --stride are for --protocol gap, not for {protocol}')
+    frames = {'gap': GAP if args.gap is None else args.gap, 'stride': STRIDE if args.stride is None else args.stride}
     extractor = make_extractor(args, flip=args.flip)
     name = args.model or DEFAULT_MODEL
     label = model_label(name)
@@ -71,6 +79,7 @@ def _run(args: argparse.Namespace) -> None:
     out = Path(args.out) if args.out else _default_folder(args, name, label, origin['data'])
     if not args.overwrite:
         asked = {'protocol': protocol, 'draws': draws, 'seed': args.seed, 'query_identities': args.queries}
+        asked |= frames if protocol == 'gap' else {}
         asked |= {'rerank': args.rerank, 'expand': args.expand, 'flip': args.flip}
         _check_replaceable(out, {'data': origin['data'], **asked} | ({'model': origin['model']} if args.out else {}))
     result = evaluate_model(
@@ -83,6 +92,7 @@ def _run(args: argparse.Namespace) -> None:
         expand=args.expand,
         exclude_same_camera=None if args.same_camera is None else args.same_camera == 'exclude',
         query_identities=args.queries,
+        **frames,
     )
     table, numbers = write_evaluation(result, label, out, **origin)
     metrics = result.metrics
@@ -108,6 +118,8 @@ def _default_folder(args: argparse.Namespace, name: str, label: str, data: dict[
     root = Path(name, 'eval') if os.path.isdir(name) else Path('eval', _as_folder(label))
     options = [
         args.protocol,
+        f'gap{args.gap}' if args.gap is not None else None,
+        f'stride{args.stride}' if args.stride is not None else None,
         'flip' if args.flip else None,
         f'expand{args.expand}' if args.expand else None,
         'rerank' if args.rerank else None,

@@ -88,7 +88,13 @@ class ReIDData:
     @cached_property
     def files(self) -> dict[str, int]:
         """Path -> number of each test image, equal for identical files, see `file_numbers`; computed once."""
-        return file_numbers([*self.test.paths, *self.query.paths, *self.gallery.paths])
+        return file_numbers([*self.test.paths, *self.query.paths, *self.gallery.paths, *self.singles.paths])
+
+    @cached_property
+    def singles(self) -> Split:
+        """Images of vehicles with a single one, where these are all that is left for training; else none."""
+        alone = len(self.test) > 0 and len(self.train) == len(np.unique(self.train.pids))
+        return self.train if alone else self.train.subset([])
 
     @cached_property
     def said(self) -> set[str]:
@@ -110,7 +116,8 @@ def load_data(
     subset: str = 'small',
     warn: bool = True,
 ) -> ReIDData:
-    """Find the images below `root` and their identities. No image is opened.
+    """Find the images below `root` and their identities. No image is opened, but for the layout `mot`,
+    whose crops are made at the first time.
 
     Sets without a split of their own (`folders`, `flat` and `csv` may be such) are split by identity: the same ones
     for the same names and seed, wherever `root` is. An identity with a single image goes to the training part. Both

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from timm_dpa.embedding.sequences import has_sequences
+
 if TYPE_CHECKING:
     from .readers import Reading
 
@@ -26,6 +28,8 @@ LAYOUTS = {
     'market1501': 'bounding_box_train/ query/ bounding_box_test/ with <identity>_c<camera>*.jpg, as in Market-1501 and '
     'DukeMTMC-reID',
     'msmt17': 'train/ test/ and list_{train,query,gallery}.txt, lines "<file> <identity>", as in MSMT17',
+    'mot': 'frames with boxes: <sequence>/img1/ and <sequence>/gt/gt.txt as in MOTChallenge, sequences/ and '
+    'annotations/ as in VisDrone-MOT, or GT/<sequence>_gt_whole.txt as in UAVDT',
     'csv': 'one .csv file with the columns path,pid and, if known, camid,split (train, query, gallery or test)',
     'folders': '<vehicle>/*.jpg, or the same below train/ test/, or below train/ query/ gallery/',
     'flat': '<vehicle>_*.jpg, no folders',
@@ -70,6 +74,8 @@ class LayoutError(ValueError):
 
 def read_layout(root: Path, layout: str, subset: str) -> Reading:
     """Find every image of a data set but junk (identity -1), in no particular order, and open none.
+
+    The frames of the layout `mot` are opened once, to make its crops.
 
     Args:
         root: absolute path of a folder or a CSV file.
@@ -121,6 +127,8 @@ def find_layout(root: Path, layout: str = 'auto') -> tuple[Path, str]:
     if layout not in ('folders', 'flat'):
         for home, kind in _published(root, layout):
             return home, kind
+        if layout in ('auto', 'mot') and has_sequences(root):
+            return root, 'mot'
         if layout != 'auto':
             raise LayoutError(f'not the layout {layout}')
         tables = [table for table in tables if {'path', 'pid'} <= set(columns_of(table))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .datasets import ReIDData, Split, rows_by_key
+from .moments import GAP, STRIDE, least_gap, pairs_after
 from .protocols import DRAWN_PROTOCOLS, PROTOCOLS, default_draws
 
 __all__ = ['QueryGallery', 'check_evaluable', 'pick_query_gallery', 'resolve_protocol', 'warn_about']
@@ -19,11 +21,27 @@ _logger = logging.getLogger(__name__)
 
 
 class QueryGallery(NamedTuple):
-    """Query and gallery of an evaluation, and whether images of a query's vehicle by its own camera are left out."""
+    """Query and gallery of an evaluation, and whether images of a query's vehicle by its own camera are left out.
+
+    Where there are groups, `(Q,)` and `(G,)` int64, the candidates of a query are the gallery images of its group.
+    """
 
     query: Split
     gallery: Split
     exclude_same_camera: bool
+    query_groups: np.ndarray | None = None
+    gallery_groups: np.ndarray | None = None
+
+    def subset(self, query: np.ndarray, gallery: np.ndarray) -> QueryGallery:
+        """The images where the masks `(Q,)` and `(G,)` are true."""
+        groups = (self.query_groups, self.gallery_groups)
+        kept = [None if group is None else group[mask] for group, mask in zip(groups, (query, gallery), strict=True)]
+        return self._replace(
+            query=self.query.subset(query),
+            gallery=self.gallery.subset(gallery),
+            query_groups=kept[0],
+            gallery_groups=kept[1],
+        )
 
     def matches(self, files: dict[str, int] | None = None) -> np.ndarray:
         """`(Q,)` int64: how many gallery images there are to find for each query.
@@ -43,15 +61,16 @@ class QueryGallery(NamedTuple):
 
     def negatives(self) -> np.ndarray:
         """`(Q,)` int64: how many gallery images show another vehicle than the query."""
-        return len(self.gallery) - self._count((0,), None)
+        return self._count((), None) - self._count((0,), None)
 
     def _count(self, columns: tuple[int, ...], files: dict[str, int] | None) -> np.ndarray:
         """Gallery images that agree with each query in vehicle (0), camera (1) or file (2)."""
         sides = []
-        for split in (self.query, self.gallery):
+        for split, groups in ((self.query, self.query_groups), (self.gallery, self.gallery_groups)):
             names = split.paths if files is None else [files[path] for path in split.paths]
             labels = (split.pids.tolist(), split.camids.tolist(), names)
-            sides.append(list(zip(*(labels[k] for k in columns), strict=True)))
+            group = [0] * len(split) if groups is None else groups.tolist()
+            sides.append(list(zip(group, *(labels[k] for k in columns), strict=True)))
         counts = Counter(sides[1])
         return np.array([counts[key] for key in sides[0]], np.int64)
 
@@ -86,11 +105,13 @@ def check_evaluable(
     draws: int | None = None,
     exclude_same_camera: bool | None = None,
     seed: int = 0,
+    gap: int = GAP,
+    stride: int = STRIDE,
 ) -> QueryGallery:
     """Check that an evaluation of these data can give a score, before any model runs.
 
     Args:
-        data, protocol, draws, exclude_same_camera, seed: as of `evaluate_model`.
+        data, protocol, draws, exclude_same_camera, seed, gap, stride: as of `evaluate_model`.
 
     Returns:
         The first draw.
@@ -100,7 +121,7 @@ def check_evaluable(
             of one vehicle, in which any model finds the right one. The message names what helps.
     """
     protocol, _ = resolve_protocol(data, protocol, draws)
-    parts = pick_query_gallery(data, protocol, (seed, 0), exclude_same_camera)
+    parts = pick_query_gallery(data, protocol, (seed, 0), exclude_same_camera, gap, stride)
     where = f'{data.root}, protocol {protocol}'
     vehicles = np.unique(parts.gallery.pids)
     if len(vehicles) == 1:
@@ -142,6 +163,12 @@ def warn_about(data: ReIDData, parts: QueryGallery, log: bool = True) -> list[st
     matches, own = parts.matches(data.files), parts.own_files(data.files)
     valid = matches > 0
     found = []
+    apart = least_gap(parts.query.paths, parts.query.pids, parts.gallery.paths, parts.gallery.pids)
+    if parts.query_groups is None and apart is not None and apart < GAP:
+        found.append(
+            f'half of the queries have an image of the same track at most {apart:g} frames away in the gallery: '
+            'neighbors in time look alike, which makes the scores high; the protocol gap compares images further apart'
+        )
     if data.shared_identities:
         names = data.shared_identities
         found.append(
@@ -178,6 +205,8 @@ def pick_query_gallery(
     protocol: str | None = None,
     seed: int | Sequence[int] = 0,
     exclude_same_camera: bool | None = None,
+    gap: int = GAP,
+    stride: int = STRIDE,
 ) -> QueryGallery:
     """Query and gallery of a protocol.
 
@@ -188,18 +217,25 @@ def pick_query_gallery(
     - `cross-camera`: one random image of each vehicle by each camera is a query, all others are gallery; same-camera
       rule. A vehicle of which nothing would be left for the gallery leaves one of its images, by a random camera.
 
-    All but `fixed` take the images from `data.test`.
+    - `one-query`: one random image of each vehicle is a query, its others are gallery; a vehicle with one image is
+      left out; no camera rule. The draw is that of `reid.RetrievalProtocol` (roboflow `reid` 0.1) with the same seed;
+    - `gap`: images of frames divisible by `stride` are queries; the candidates of each are the images of its sequence
+      exactly `gap` frames later, two at least, among them its vehicle; no camera rule. As `reid.ReassociationProtocol`.
+
+    All but `fixed` take the images from `data.test`; where all vehicles are for the test, `gap` also takes those with a
+    single image, which the split leaves to training, as candidates.
 
     Args:
         protocol: one of `PROTOCOLS`, None for the data's own.
         seed: of the random images.
         exclude_same_camera: the same-camera rule, on or off; None for the protocol's own.
+        gap, stride: frames, of the protocol `gap`.
 
     Raises:
         ValueError: unknown, or not possible with these data.
     """
     protocol, _ = resolve_protocol(data, protocol)
-    parts = _pick(data, protocol, seed)
+    parts = _pick_later(data, gap, stride) if protocol == 'gap' else _pick(data, protocol, seed)
     if exclude_same_camera is None:
         return parts
     if exclude_same_camera and not _several_cameras(parts.query, parts.gallery):
@@ -224,6 +260,13 @@ def _pick(data: ReIDData, protocol: str, seed: int | Sequence[int]) -> QueryGall
 
         query, gallery = draw_gallery(test.pids, seed)
         return QueryGallery(test.subset(query), test.subset(gallery), False)
+    if protocol == 'one-query':
+        groups = [rows for rows in rows_by_key(test.pids) if len(rows) > 1]
+        order = _shuffled(groups, seed)
+        if not order:
+            raise ValueError(f'{data.root}: no vehicle has two images, of which one could be found')
+        query, gallery = [rows[:1] for rows in order], [rows[1:] for rows in order]
+        return QueryGallery(test.subset(np.concatenate(query)), test.subset(np.concatenate(gallery)), False)
     if protocol == 'first-last':
         groups = rows_by_key(test.pids)
         query = np.array([rows[0] for rows in groups if len(rows) > 1], np.int64)
@@ -236,6 +279,36 @@ def _pick(data: ReIDData, protocol: str, seed: int | Sequence[int]) -> QueryGall
         )
     is_query = _one_by_each_camera(test, seed)
     return QueryGallery(test.subset(is_query), test.subset(~is_query), True)
+
+
+def _shuffled(groups: list[np.ndarray], seed: int | Sequence[int]) -> list[np.ndarray]:
+    """The rows of each vehicle in random order, by the generator that roboflow's reid takes."""
+    numbers = [seed] if isinstance(seed, int) else list(seed)
+    rng = random.Random(numbers[0] if numbers[1:] in ([], [0]) else '/'.join(map(str, numbers)))
+    result = []
+    for rows in groups:
+        order = rows.tolist()
+        rng.shuffle(order)
+        result.append(np.array(order, np.int64))
+    return result
+
+
+def _pick_later(data: ReIDData, gap: int, stride: int) -> QueryGallery:
+    """The protocol `gap`."""
+    pool, single = data.test, data.singles
+    if len(single):
+        pool = Split(
+            [*pool.paths, *single.paths],
+            np.concatenate([pool.pids, single.pids]),
+            np.concatenate([pool.camids, single.camids]),
+        )
+    if not len(pool):
+        raise ValueError(f'{data.root} has no test images; give test_fraction above 0, or data with a test part')
+    try:
+        query, gallery, query_groups, gallery_groups = pairs_after(pool.paths, pool.pids, gap, stride)
+    except ValueError as error:
+        raise ValueError(f'{data.root}, protocol gap: {error}') from error
+    return QueryGallery(pool.subset(query), pool.subset(gallery), False, query_groups, gallery_groups)
 
 
 def _one_by_each_camera(test: Split, seed: int | Sequence[int]) -> np.ndarray:

@@ -69,7 +69,8 @@ def read(root: Path, home: Path, layout: str, subset: str, asked: bool) -> Readi
     Raises:
         LayoutError, FileNotFoundError, ValueError: see `read_layout`.
     """
-    reading = Reading(home, layout, FolderContent([]) if home.is_file() else scan_folder(root))
+    frames = home.is_file() or layout == 'mot'  # nothing that could be taken for images of vehicles
+    reading = Reading(home, layout, FolderContent([]) if frames else scan_folder(root))
     if layout in ('auto', 'folders', 'flat'):
         _read_folders(reading)
     else:
@@ -335,6 +336,13 @@ def _read_csv(reading: Reading, subset: str) -> None:
         reading.notes.append(f'cameras {", ".join(twins[:3])} are the same')
 
 
+def _read_mot(reading: Reading, subset: str) -> None:
+    from .mot import read_sequences
+
+    reading.rows, notes = read_sequences(reading.home)
+    reading.notes += notes
+
+
 def _read_folders(reading: Reading) -> None:
     root = reading.home
     paths = reading.images(root)
@@ -378,4 +386,5 @@ _READERS: dict[str, Callable[[Reading, str], None]] = {
     'msmt17': _read_msmt17,
     'aicity': _read_aicity,
     'csv': _read_csv,
+    'mot': _read_mot,
 }

@@ -18,10 +18,12 @@ from timm_dpa.files import write_bytes
 from timm_dpa.tables import format_table
 
 from ..data.datasets import ReIDData, Split
+from ..data.moments import GAP, STRIDE
 from ..data.protocols import DRAWN_PROTOCOLS
 from ..data.query_gallery import QueryGallery, check_evaluable, pick_query_gallery, resolve_protocol, warn_about
 from ..run.distributed import Processes
 from .candidates import Candidates
+from .groups import evaluate_groups
 from .metrics import DrawMetrics, RankingMetrics, evaluate, evaluate_distances, evaluate_draws
 from .reranking import expand_queries, rerank
 from .tables import METRICS
@@ -48,7 +50,8 @@ class Evaluation:
         cmc: `(max_rank,)` float64, mean CMC curve.
         first: metrics of the first draw, query by query.
         verification: equal error rate and thresholds of the cosine, over all pairs of the first draw that count in the
-            ranking. Re-ranking and expansion play no part. None if all pairs are of different vehicles.
+            ranking. Re-ranking and expansion play no part. None if all pairs are of different vehicles, and for the protocol
+            `gap`.
         settings: protocol, draws, seed, rerank, flip, gallery size: what else decides the numbers; also
             `same_file_excluded`, how many gallery images were left out of the first draw as a query's own file or a
             copy of it and for no other reason, and `shared_identities`, how many identities of the test part are in the
@@ -90,6 +93,8 @@ def evaluate_model(
     expand: int = 0,
     exclude_same_camera: bool | None = None,
     query_identities: Sequence[str] | None = None,
+    gap: int = GAP,
+    stride: int = STRIDE,
     processes: Processes | None = None,
     progress: bool | None = None,
 ) -> Evaluation:
@@ -108,6 +113,7 @@ def evaluate_model(
         expand: gallery images by which a query is expanded first, see `expand_queries`; 0 for none.
         exclude_same_camera: the same-camera rule, on or off; None for the protocol's own.
         query_identities: names of the identities whose images are queries; the gallery stays whole.
+        gap, stride: frames from a query to its candidates, and between queries, of the protocol `gap`.
         processes: share the images among them; all get the same result.
         progress: show a bar; None shows one on a terminal only.
 
@@ -118,7 +124,9 @@ def evaluate_model(
     wanted = None if query_identities is None else _pids(data, query_identities)
     if expand < 0:
         raise ValueError(f'expand must be at least 0, not {expand}')
-    parts = check_evaluable(data, protocol, draws, exclude_same_camera, seed)
+    if protocol == 'gap' and (use_rerank or expand):
+        raise ValueError('protocol gap: each query has candidates of its own, too few to re-rank or to expand it by')
+    parts = check_evaluable(data, protocol, draws, exclude_same_camera, seed, gap, stride)
     images = data.test  # another draw has other queries among them
     if protocol not in DRAWN_PROTOCOLS:
         images = Split(
@@ -154,9 +162,13 @@ def evaluate_model(
         'expand': expand,
         'flip': extractor.flip,
     }
+    if protocol == 'gap':
+        settings |= {'gap': gap, 'stride': stride}
     if query_identities is not None:
         settings['query_identities'] = list(query_identities)
-    verification = _verify(vectors, rows, parts, data.files, extractor.device, processes or Processes())
+    verification = None
+    if parts.query_groups is None:
+        verification = _verify(vectors, rows, parts, data.files, extractor.device, processes or Processes())
     warnings = warn_about(data, parts)
     return Evaluation(result.mean, result.std, result.cmc, result.draws[0], settings, skipped, warnings, verification)
 
@@ -202,7 +214,7 @@ def _chosen(parts: QueryGallery, rows: dict[str, int], wanted: np.ndarray | None
     known = [np.array([path in rows for path in split.paths], bool) for split in (parts.query, parts.gallery)]
     if wanted is not None:
         known[0] &= np.isin(parts.query.pids, wanted)
-    return parts._replace(query=parts.query.subset(known[0]), gallery=parts.gallery.subset(known[1]))
+    return parts.subset(known[0], known[1])
 
 
 def _score(
@@ -217,6 +229,8 @@ def _score(
     """The metrics of one draw."""
     query, gallery = ([rows[path] for path in split.paths] for split in (parts.query, parts.gallery))
     queries: Any = vectors[query]
+    if parts.query_groups is not None:
+        return evaluate_groups(queries, vectors[gallery], parts, files, device=options['device'])
     known: dict[str, Any] = {
         'query_pids': parts.query.pids,
         'gallery_pids': parts.gallery.pids,
