@@ -5,14 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .common import Command, add_model_options, make_extractor
+from .crops import add_box_options
+
+if TYPE_CHECKING:
+    from timm_dpa.embedding.embed import EmbedReport
 
 __all__ = ['COMMAND']
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files, and folders of them')
+    parser.add_argument('images', nargs='*', metavar='IMAGE', help='image files, and folders of them')
     parser.add_argument(
         '--out',
         required=True,
@@ -26,32 +31,65 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         default='report',
         help='list images that cannot be read in FILE.failures.csv, or stop at the first (default report)',
     )
+    group = parser.add_argument_group('boxes of a video', 'instead of images')
+    group.add_argument('--video', metavar='FILE', help='a video, whose boxes are embedded')
+    group.add_argument('--frames', metavar='FOLDER', help='a folder of frames in its stead')
+    group.add_argument('--boxes', metavar='FILE', help='boxes of a detector or a tracker')
+    group.add_argument('--margin', type=float, default=0.0, metavar='M', help='share to add on each side (default 0)')
+    add_box_options(group)
     add_model_options(parser)
 
 
 def _run(args: argparse.Namespace) -> None:
-    from timm_dpa.embedding.embed import embed_to_file
     from timm_dpa.embedding.files import check_format, written_files
 
     check_format(Path(args.out))
-    for image in args.images:
-        if not os.path.lexists(image):  # a name that is wrong, unlike a file that is damaged
-            raise FileNotFoundError(f'{image}: no such file or folder')
-    report = embed_to_file(
-        make_extractor(args), args.images, args.out, overwrite=args.overwrite, on_error=args.on_error
-    )
+    source = args.video or args.frames
+    if bool(args.video) + bool(args.frames) + bool(args.images) != 1 or bool(source) != bool(args.boxes):
+        raise ValueError('give images, or --video FILE --boxes FILE, or --frames FOLDER --boxes FILE')
+    report = _embed_boxes(args, source) if source else _embed_images(args)
     known = report.total - report.embedded
-    print(f'{report.embedded} images embedded' + (f', {known} known from an earlier run' if known else ''))
+    kind = 'boxes' if source else 'images'
+    print(f'{report.embedded} {kind} embedded' + (f', {known} known from an earlier run' if known else ''))
     if report.failures:
         print(f'{len(report.failures)} could not be read: {report.failures_file}')
     out, *beside = written_files(Path(args.out))
     print(f'{report.total} embeddings in {out}' + ''.join(f', their names in {path}' for path in beside))
 
 
+def _embed_boxes(args: argparse.Namespace, source: str) -> EmbedReport:
+    from timm_dpa.embedding.box_embeddings import embed_boxes_to_file
+
+    if not os.path.exists(source):
+        raise FileNotFoundError(f'{source}: no such video, or folder of frames')
+    return embed_boxes_to_file(
+        make_extractor(args),
+        source,
+        args.boxes,
+        args.out,
+        format=args.format,
+        first_frame=args.first_frame,
+        rate=args.rate,
+        margin=args.margin,
+        overwrite=args.overwrite,
+        on_error=args.on_error,
+    )
+
+
+def _embed_images(args: argparse.Namespace) -> EmbedReport:
+    from timm_dpa.embedding.embed import embed_to_file
+
+    for image in args.images:
+        if not os.path.lexists(image):  # a name that is wrong, unlike a file that is damaged
+            raise FileNotFoundError(f'{image}: no such file or folder')
+    return embed_to_file(make_extractor(args), args.images, args.out, overwrite=args.overwrite, on_error=args.on_error)
+
+
 COMMAND = Command(
     'embed',
     'write the embeddings of images to a file',
-    'timm-dpa embed crops/ --out crops.safetensors',
+    'timm-dpa embed crops/ --out crops.safetensors\n'
+    '  timm-dpa embed --video clip.mp4 --boxes tracks.txt --out clip.safetensors',
     _add_arguments,
     _run,
     resumable=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--query', required=True, nargs='+', metavar='IMAGE', help='query images, or folders of them')
     parser.add_argument('--gallery', required=True, metavar='PATH', help='folder of images, or an embeddings file')
     parser.add_argument('--top', type=int, default=10, metavar='N', help='matches of each query (default %(default)s)')
+    parser.add_argument(
+        '--by', choices=('image', 'track'), default='image', help='rank images, or tracks of a video (default image)'
+    )
     parser.add_argument('--figure', metavar='FILE', help='picture of the ranked list to write (.png or .jpg)')
     parser.add_argument('--out', metavar='FILE', help='CSV table to write')
     add_model_options(parser)
@@ -32,6 +35,7 @@ def _run(args: argparse.Namespace) -> None:
     from timm_dpa.embedding.files import check_same_origin, load_embeddings
     from timm_dpa.embedding.images import find_images, iter_images
     from timm_dpa.embedding.search import nearest, rank_figure, same_files
+    from timm_dpa.embedding.tracks import match_pictures, sighting_columns, track_gallery
 
     if args.top < 1:
         raise ValueError(f'--top must be at least 1, not {args.top}')
@@ -51,7 +55,13 @@ def _run(args: argparse.Namespace) -> None:
         check_same_origin(stored, extractor.describe(), gallery, extractor.embedding_size)
     queries = extractor.run(query_items)
     embedded = stored or extractor.run(gallery)
-    names = embedded.names
+    names, vectors = embedded.names, embedded.vectors
+    seen, tracks = (stored.sightings if stored else None), None
+    if args.by == 'track':
+        if stored is None:
+            raise ValueError(f'--by track: {gallery} is a folder of images; give the embeddings of a video with boxes')
+        tracks = track_gallery(stored)
+        names, vectors = tracks.names, tracks.vectors
     for reason in [*queries.failures.values(), *getattr(embedded, 'failures', {}).values()]:
         print(f'timm-dpa search: left out: {reason}', file=sys.stderr)
     if not names or not queries.names:
@@ -59,20 +69,23 @@ def _run(args: argparse.Namespace) -> None:
 
     folders = [gallery.parent]
     excluded = same_files(queries.names, names, folders)
-    rankings = nearest(queries.vectors, embedded.vectors, names, args.top, excluded)
+    rankings = nearest(queries.vectors, vectors, names, args.top, excluded)
+    columns = sighting_columns(names, seen, tracks)
     # files first: the table may go to a pipe that closes
     if args.out:
-        _write_table(args.out, queries.names, rankings)
+        _write_table(args.out, queries.names, rankings, columns)
     shown = [ranking[:_FIGURE_LIMIT] for ranking in rankings[:_FIGURE_LIMIT]]
     if args.figure:
+        pictures = match_pictures(stored, tracks, [match.name for ranking in shown for match in ranking], folders)
         with atomic_file(args.figure) as temporary:
-            rank_figure(queries.names[: len(shown)], shown, folders).save(temporary)
+            rank_figure(queries.names[: len(shown)], shown, folders, pictures=pictures).save(temporary)
     for query, ranking, left_out in zip(queries.names, rankings, excluded, strict=True):
         note = ', itself left out' if left_out else ''
         print(f'{query}  (gallery of {len(names)}{note})')
-        print('  rank  similarity  image')
+        print('  rank  similarity' + ''.join(f'  {title:>8}' for title in columns) + '  ' + args.by)
         for match in ranking:
-            print(f'  {match.rank:4d}  {match.similarity:10.4f}  {match.name}')
+            cells = ''.join(f'  {column[match.name]:>8}' for column in columns.values())
+            print(f'  {match.rank:4d}  {match.similarity:10.4f}{cells}  {match.name}')
     if args.out:
         print(f'table: {args.out}')
     if args.figure:
@@ -80,15 +93,19 @@ def _run(args: argparse.Namespace) -> None:
         print(f'figure{cut}: {args.figure}')
 
 
-def _write_table(path: str, queries: Sequence[str], rankings: Sequence[Sequence[Any]]) -> None:
+def _write_table(
+    path: str, queries: Sequence[str], rankings: Sequence[Sequence[Any]], columns: Mapping[str, Mapping[str, str]]
+) -> None:
     with (
         atomic_file(path) as temporary,
         open(temporary, 'w', newline='', encoding='utf-8', errors='surrogateescape') as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(['query', 'rank', 'similarity', 'image'])
+        writer.writerow(['query', 'rank', 'similarity', 'image', *columns])
         for query, ranking in zip(queries, rankings, strict=True):
-            writer.writerows([query, match.rank, f'{match.similarity:.6f}', match.name] for match in ranking)
+            for match in ranking:
+                cells = [column[match.name] for column in columns.values()]
+                writer.writerow([query, match.rank, f'{match.similarity:.6f}', match.name, *cells])
 
 
 COMMAND = Command(

@@ -282,7 +282,7 @@ class _Writing:
             vehicle = f'{job.files.name}_{row.track}'
             path = f'{vehicle}/{job.files.name}_{frame.number:06d}.jpg'
             with atomic_file(self.out / path, sync=False) as temporary:
-                Image.fromarray(crop).save(temporary, 'JPEG', quality=_QUALITY)
+                Image.fromarray(crop).save(temporary, 'JPEG', quality=_QUALITY, subsampling=0)  # vehicles are small
             xs, ys = row.box[::2], row.box[1::2]
             numbers = (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys), row.score)
             time = '' if math.isnan(frame.time) else f'{frame.time:.3f}'

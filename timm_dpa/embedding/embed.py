@@ -7,7 +7,7 @@ import glob
 import logging
 import os
 import shutil
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ..files import atomic_file, locked
 from .extractor import FeatureExtractor
 from .files import (
     EmbeddingsFile,
+    Sightings,
     check_format,
     check_same_origin,
     is_resumable,
@@ -98,34 +99,61 @@ def embed_to_file(
     if any(not isinstance(item.source, (str, os.PathLike)) for item in items):
         raise TypeError('only image files and folders can be embedded to a file; use FeatureExtractor for others')
     with locked(out.with_name(f'.{out.name}.lock'), out):
-        return _Embedding(extractor, items, out, overwrite, on_error).run(save_every, progress)
+        stamps = np.array([file_stamp(item.source) for item in items], np.int64)
+        work = EmbeddingRun(extractor, [item.name for item in items], stamps, out, overwrite, on_error)
+        return work.run(lambda rows: (items[row] for row in rows), save_every, progress)
 
 
-class _Embedding:
-    """One run of `embed_to_file`, which no other process disturbs."""
+class EmbeddingRun:
+    """Embeddings that go to a file and resume; one at a time for a file, which no other process disturbs.
+
+    Args:
+        extractor, out, overwrite, on_error: see `embed_to_file`.
+        names: of N different images.
+        stamps: `(N, 2)` int64, which change with the images.
+        sightings: of the images, whose boxes have to be the same to be resumed, and whose times may be filled in during
+            the run; None for files.
+        settings: what decides the embeddings besides the extractor.
+    """
 
     def __init__(
-        self, extractor: FeatureExtractor, items: list[ImageItem], out: Path, overwrite: bool, on_error: str
+        self,
+        extractor: FeatureExtractor,
+        names: list[str],
+        stamps: np.ndarray,
+        out: Path,
+        overwrite: bool,
+        on_error: str,
+        sightings: Sightings | None = None,
+        settings: dict[str, str] | None = None,
     ) -> None:
-        self.extractor, self.items, self.out, self.on_error = extractor, items, out, on_error
-        self.names = [item.name for item in items]
+        self.extractor, self.names, self.stamps, self.out, self.on_error = extractor, names, stamps, out, on_error
+        self.sightings = sightings
         self.rows = {name: row for row, name in enumerate(self.names)}
-        self.stamps = np.array([_stamp(item.source) for item in items], np.int64)
-        metadata = extractor.describe()
+        self.failures: dict[str, str] = {}
+        metadata = {**extractor.describe(), **(settings or {})}
         self.made_by = {**extractor.origin, **metadata}
-        self.vectors = np.empty((len(items), extractor.embedding_size), np.float32)
-        self.done = np.zeros(len(items), bool)
+        self.vectors = np.empty((len(names), extractor.embedding_size), np.float32)
+        self.done = np.zeros(len(names), bool)
         self.unsaved: list[int] = []
         self.partial = Path(f'{out}.partial')
         parts = sorted(self.partial.glob('[0-9]*.safetensors'))
         self.next_part = 1 + max((int(path.stem) for path in parts if path.stem.isdigit()), default=-1)
         for path in [*self._earlier(overwrite), *parts]:
-            for name, vector, stamp in _still_right(
-                path, extractor, metadata, self.rows, overwrite, is_part=path != out
-            ):
-                row = self.rows[name]
-                if tuple(stamp) == tuple(self.stamps[row]):
-                    self.vectors[row], self.done[row] = vector, True
+            for content, k in _still_right(path, extractor, metadata, self.rows, overwrite, is_part=path != out):
+                self._take(content, k)
+
+    def _take(self, content: EmbeddingsFile, k: int) -> None:
+        """Keep the k-th embedding of an earlier run, if its image is the same."""
+        row = self.rows[content.names[k]]
+        if tuple(content.stamps[k]) != tuple(self.stamps[row]):
+            return
+        if self.sightings is not None:
+            theirs = content.sightings
+            if theirs is None or not np.array_equal(theirs.boxes[k], self.sightings.boxes[row]):
+                return
+            self.sightings.times[row] = theirs.times[k]
+        self.vectors[row], self.done[row] = content.vectors[k], True
 
     def _earlier(self, overwrite: bool) -> list[Path]:
         """`out`, where it is there and can be resumed."""
@@ -136,11 +164,19 @@ class _Embedding:
                 raise ValueError(f'{path}: exists, and only .safetensors files can be added to{_ADVICE}')
         return []
 
-    def run(self, save_every: int, progress: bool | None) -> EmbedReport:
-        pending = [item for item, known in zip(self.items, self.done, strict=True) if not known]
+    def run(
+        self, produce: Callable[[list[int]], Iterator[ImageItem]], save_every: int, progress: bool | None
+    ) -> EmbedReport:
+        """Embed what is not known yet.
+
+        Args:
+            produce: makes the images of rows, under their names; it may leave some out and note them in `failures`.
+        """
+        pending = np.flatnonzero(~self.done).tolist()
         self.partial.mkdir(exist_ok=True)  # a place that cannot be written to shows before the work
-        failures: dict[str, str] = {}
-        stream = self.extractor.stream(iter(pending), on_error=self.on_error, progress=progress, total=len(pending))
+        failures = self.failures
+        images = produce(pending)
+        stream = self.extractor.stream(images, on_error=self.on_error, progress=progress, total=len(pending))
         try:
             for batch in stream:
                 failures.update(batch.failures)
@@ -152,7 +188,7 @@ class _Embedding:
                     self._put_aside()
             if not self.done.any():
                 first = next(iter(failures.values()))
-                raise ValueError(f'none of the {len(self.items)} images can be read; the first: {first}')
+                raise ValueError(f'none of the {len(self.names)} images can be read; the first: {first}')
             self._save()
         except BaseException:  # Ctrl-C as well
             if self.unsaved:
@@ -165,9 +201,7 @@ class _Embedding:
         return EmbedReport(int(self.done.sum()), len(pending) - len(failures), failures, listed)
 
     def _put_aside(self) -> None:
-        some = self.unsaved
-        content = EmbeddingsFile(self.vectors[some], [self.names[row] for row in some], self.stamps[some], self.made_by)
-        save_embeddings(self.partial / f'{self.next_part:06d}.safetensors', content)
+        save_embeddings(self.partial / f'{self.next_part:06d}.safetensors', self._content(self.unsaved))
         self.next_part += 1
         self.unsaved.clear()
 
@@ -175,14 +209,19 @@ class _Embedding:
         for path in written_files(self.out):
             for stale in path.parent.glob(f'.{glob.escape(path.name)}.tmp*'):  # of a process that was killed
                 stale.unlink(missing_ok=True)
-        content = EmbeddingsFile(self.vectors, self.names, self.stamps, self.made_by)
+        content = EmbeddingsFile(self.vectors, self.names, self.stamps, self.made_by, self.sightings)
         if not self.done.all():
-            kept = [name for name, known in zip(self.names, self.done, strict=True) if known]
-            content = EmbeddingsFile(self.vectors[self.done], kept, self.stamps[self.done], self.made_by)
+            content = self._content(np.flatnonzero(self.done).tolist())
         save_embeddings(self.out, content)
 
+    def _content(self, rows: list[int]) -> EmbeddingsFile:
+        names = [self.names[row] for row in rows]
+        sightings = None if self.sightings is None else self.sightings.subset(rows)
+        return EmbeddingsFile(self.vectors[rows], names, self.stamps[rows], self.made_by, sightings)
 
-def _stamp(path: Any) -> tuple[int, int]:
+
+def file_stamp(path: Any) -> tuple[int, int]:
+    """Size in bytes and time of change in ns of a file."""
     try:
         status = os.stat(path)
     except OSError:  # a broken link, reported when it is decoded
@@ -197,8 +236,8 @@ def _still_right(
     wanted: Container[str],
     overwrite: bool,
     is_part: bool,
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, embedding and stamp of what an earlier run left in `path`, of the images that are `wanted`."""
+) -> Iterator[tuple[EmbeddingsFile, int]]:
+    """What an earlier run left in `path`, and each row of it whose image is `wanted`."""
     try:
         content = load_embeddings(path)
     except ValueError as error:
@@ -217,9 +256,9 @@ def _still_right(
         raise ValueError(
             f'{path}: has embeddings of {len(others)} images not in this run, such as {others[0]}{_ADVICE}'
         )
-    for name, vector, stamp in zip(content.names, content.vectors, content.stamps, strict=True):
+    for k, name in enumerate(content.names):
         if name in wanted:
-            yield name, vector, stamp
+            yield content, k
 
 
 def _write_failures(out: Path, failures: dict[str, str]) -> Path | None:

@@ -2,7 +2,9 @@
 
 An embeddings file is a safetensors file with `embeddings` `(N, D)` float32, `names` (a JSON list of N strings as UTF-8
 bytes), `stamps` `(N, 2)` int64 (size in bytes and time of change in ns of each image file), and what made it as
-metadata. Other programs may prefer NumPy, CSV or Parquet, which `save_embeddings` writes and nothing here reads.
+metadata. Of boxes in frames it also has `tracks` (a JSON list of N strings), `frames` `(N,)` int64, `times` `(N,)`
+float64 (seconds), `boxes` `(N, 4)` or `(N, 8)` float64 and `scores` `(N,)` float32, see `Sightings`. Other programs may
+prefer NumPy, CSV or Parquet, which `save_embeddings` writes and nothing here reads.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import csv
 import importlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,42 @@ from safetensors.numpy import save_file
 
 from ..files import atomic_file, write_bytes
 
-__all__ = ['SUFFIXES', 'EmbeddingsFile', 'check_same_origin', 'load_embeddings', 'save_embeddings']
+__all__ = ['SUFFIXES', 'EmbeddingsFile', 'Sightings', 'check_same_origin', 'load_embeddings', 'save_embeddings']
 
 _FORMAT = 'timm-dpa embeddings 1'
 _ROWS = 4096  # of a group of rows in a Parquet file
+
+
+@dataclass
+class Sightings:
+    """Where and when each of N boxes was seen.
+
+    Attributes:
+        tracks: ids of the tracks, empty where they are not known.
+        frames: `(N,)` int64, numbers as the boxes count.
+        times: `(N,)` float64, seconds since the first frame; NaN where they are not known.
+        boxes: `(N, 4)` float64 left, upper, right and lower edge, or `(N, 8)` corners, in pixels.
+        scores: `(N,)` float32, confidence of the detector, 1 where it is not known.
+    """
+
+    tracks: list[str]
+    frames: np.ndarray
+    times: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+
+    def subset(self, rows: Sequence[int] | np.ndarray) -> Sightings:
+        """Those of the rows."""
+        rows = np.asarray(rows, np.int64)
+        tracks = [self.tracks[row] for row in rows]
+        return Sightings(tracks, self.frames[rows], self.times[rows], self.boxes[rows], self.scores[rows])
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Name -> N values, as tables have them."""
+        names = ('x1', 'y1', 'x2', 'y2') + (('x3', 'y3', 'x4', 'y4') if self.boxes.shape[1] == 8 else ())
+        table = {'track': self.tracks, 'frame': self.frames.tolist(), 'time': self.times.tolist()}
+        table |= {name: column.tolist() for name, column in zip(names, self.boxes.T, strict=True)}
+        return {**table, 'score': [float(str(score)) for score in self.scores]}
 
 
 @dataclass
@@ -37,12 +71,14 @@ class EmbeddingsFile:
         names: N image paths, as they were given.
         stamps: `(N, 2)` int64, size in bytes and time of change in ns of each image file.
         metadata: what made the embeddings, see `FeatureExtractor.describe`.
+        sightings: where and when, if these are boxes in frames, named `<video>#frame=<number>&track=<id>`.
     """
 
     vectors: np.ndarray
     names: list[str]
     stamps: np.ndarray
     metadata: dict[str, str]
+    sightings: Sightings | None = None
 
 
 def save_embeddings(path: str | os.PathLike[str], content: EmbeddingsFile) -> None:
@@ -52,6 +88,9 @@ def save_embeddings(path: str | os.PathLike[str], content: EmbeddingsFile) -> No
     - `.npy`: the array `(N, D)` float32; the names, in the same order, are a JSON list in `<name>.names.json`.
     - `.csv`: columns `image`, `e0`, `e1`, ...; digits that give the same float32 again.
     - `.parquet`: columns `image` (string) and `embedding` (list of D float32); the metadata are those of the schema.
+
+    Sightings are columns of the tables after the image: `track`, `frame`, `time`, `x1`, `y1`, `x2`, `y2` (also `x3`,
+    `y3`, `x4`, `y4` of oriented boxes) and `score`; beside an array they are `<name>.boxes.csv`.
 
     Raises:
         ValueError: another suffix.
@@ -88,6 +127,15 @@ def _save_safetensors(path: Path, content: EmbeddingsFile) -> None:
         'names': np.frombuffer(json.dumps(content.names).encode(), np.uint8),
         'stamps': np.ascontiguousarray(content.stamps, np.int64),
     }
+    if content.sightings is not None:
+        seen = content.sightings
+        tensors |= {
+            'tracks': np.frombuffer(json.dumps(seen.tracks).encode(), np.uint8),
+            'frames': np.ascontiguousarray(seen.frames, np.int64),
+            'times': np.ascontiguousarray(seen.times, np.float64),
+            'boxes': np.ascontiguousarray(seen.boxes, np.float64),
+            'scores': np.ascontiguousarray(seen.scores, np.float32),
+        }
     try:
         with atomic_file(path) as temporary:
             save_file(tensors, temporary, metadata={**_utf8(content.metadata), 'format': _FORMAT})
@@ -98,26 +146,41 @@ def _save_safetensors(path: Path, content: EmbeddingsFile) -> None:
 def _save_npy(path: Path, content: EmbeddingsFile) -> None:
     names_file = written_files(path)[1]
     write_bytes(names_file, json.dumps(content.names, indent=0).encode())  # first: the array tells that all is there
+    if content.sightings is not None:
+        _write_rows(path.with_suffix('.boxes.csv'), content)
     with atomic_file(path) as temporary, temporary.open('wb') as file:  # given a name, it may append to that
         np.save(file, np.ascontiguousarray(content.vectors, np.float32))
 
 
 def _save_csv(path: Path, content: EmbeddingsFile) -> None:
+    _write_rows(path, content, content.vectors.astype(np.float32, copy=False))
+
+
+def _write_rows(path: Path, content: EmbeddingsFile, vectors: np.ndarray | None = None) -> None:
+    """A CSV table of the images with their sightings, and of the embeddings if they are given."""
+    seen = content.sightings.columns() if content.sightings is not None else {}
+    numbers = np.empty((len(content.names), 0)) if vectors is None else vectors
     with (
         atomic_file(path) as temporary,
         temporary.open('w', newline='', encoding='utf-8', errors='surrogateescape') as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(['image', *(f'e{k}' for k in range(content.vectors.shape[1]))])
-        for name, vector in zip(content.names, content.vectors.astype(np.float32, copy=False), strict=True):
-            writer.writerow([name, *map(str, vector)])
+        writer.writerow(['image', *seen, *(f'e{k}' for k in range(numbers.shape[1]))])
+        for name, vector, *cells in zip(content.names, numbers, *seen.values(), strict=True):
+            writer.writerow([name, *('' if cell != cell else cell for cell in cells), *map(str, vector)])
 
 
 def _save_parquet(path: Path, content: EmbeddingsFile) -> None:
     pyarrow, parquet = _import_pyarrow(path)
     width = content.vectors.shape[1]
+    seen = content.sightings.columns() if content.sightings is not None else {}
+    kinds = {'track': pyarrow.string(), 'frame': pyarrow.int64()}
     schema = pyarrow.schema(
-        [('image', pyarrow.string()), ('embedding', pyarrow.list_(pyarrow.float32(), width))],
+        [
+            ('image', pyarrow.string()),
+            *((name, kinds.get(name, pyarrow.float64())) for name in seen),
+            ('embedding', pyarrow.list_(pyarrow.float32(), width)),
+        ],
         metadata=_utf8(content.metadata),
     )
     with atomic_file(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
@@ -125,7 +188,9 @@ def _save_parquet(path: Path, content: EmbeddingsFile) -> None:
             some = np.ascontiguousarray(content.vectors[start : start + _ROWS], np.float32)
             names = [_printable(name) for name in content.names[start : start + _ROWS]]
             vectors = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(some.reshape(-1)), width)
-            writer.write_table(pyarrow.Table.from_arrays([pyarrow.array(names), vectors], schema=schema))
+            rows = slice(start, start + _ROWS)
+            cells = [pyarrow.array(column[rows], schema.field(name).type) for name, column in seen.items()]
+            writer.write_table(pyarrow.Table.from_arrays([pyarrow.array(names), *cells, vectors], schema=schema))
 
 
 def _import_pyarrow(path: Path) -> tuple[Any, Any]:
@@ -174,15 +239,21 @@ def load_embeddings(path: str | os.PathLike[str]) -> EmbeddingsFile:
                 raise ValueError('it has another format')
             vectors, stamps = file.get_tensor('embeddings'), file.get_tensor('stamps')
             names = json.loads(file.get_tensor('names').tobytes())
+            sightings = None
+            if 'tracks' in file.keys():  # noqa: SIM118, it is no dictionary
+                tracks = json.loads(file.get_tensor('tracks').tobytes())
+                sightings = Sightings(tracks, *(file.get_tensor(key) for key in ('frames', 'times', 'boxes', 'scores')))
         if vectors.ndim != 2 or not len(vectors) == len(names) == len(stamps):
             raise ValueError(f'it has {len(names)} names for embeddings of shape {vectors.shape}')
+        if sightings is not None and len({len(names), *map(len, vars(sightings).values())}) > 1:
+            raise ValueError('it has another number of tracks or boxes than of names')
         if not np.isfinite(vectors).all():
             raise ValueError('it has numbers that are not finite')
     except (SafetensorError, ValueError, TypeError) as error:
         raise ValueError(
             f'{os.fspath(path)}: not an embeddings file, or a damaged one ({error}); make one with: timm-dpa embed'
         ) from error
-    return EmbeddingsFile(vectors, names, stamps, metadata)
+    return EmbeddingsFile(vectors, names, stamps, metadata, sightings)
 
 
 def check_same_origin(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +86,7 @@ def rank_figure(
     rankings: Sequence[Sequence[Match]],
     folders: Sequence[str | Path] = (),
     tile: int = 144,
+    pictures: Mapping[str, Image.Image] | None = None,
 ) -> Image.Image:
     """Draw a row per query: the query, then its matches with rank, similarity and file name.
 
@@ -95,6 +96,7 @@ def rank_figure(
         folders: where match names that are relative paths are looked for besides the working folder. A gray tile
             stands for images that have moved.
         tile: side of a picture in pixels. Images keep their proportions.
+        pictures: name -> picture of matches that are no files, such as boxes of a video.
     """
     label, gap, name_height = 20, 8, 16
     columns = 1 + max((len(ranking) for ranking in rankings), default=0)
@@ -112,7 +114,8 @@ def rank_figure(
             draw.text((left, top), title, fill=color, font=font)
             box = (left, top + label, left + tile - 1, top + label + tile - 1)
             draw.rectangle(box, fill='#eeeeee')
-            picture = thumbnail(name, tile, folders)
+            known = (pictures or {}).get(name) if column else None
+            picture = thumbnail(name, tile, folders) if known is None else _fitted(known, tile)
             if picture is None:
                 draw.text((left + 8, top + label + tile // 2 - 8), 'not available', fill='#777777', font=small)
             else:
@@ -133,6 +136,10 @@ def thumbnail(name: str | Path, side: int, folders: Sequence[str | Path] = ()) -
         image = load_rgb(ImageItem(path, str(path)))
     except ImageError:
         return None
+    return _fitted(image, side)
+
+
+def _fitted(image: Image.Image, side: int) -> Image.Image:
     width, height = (max(1, round(length * side / max(image.size))) for length in image.size)
     return image.resize((width, height), Image.Resampling.BICUBIC)
 

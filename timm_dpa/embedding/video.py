@@ -51,7 +51,7 @@ class FolderFrames:
     @property
     def length(self) -> int:
         """How many frames there are."""
-        return len(self._files())
+        return len(self.files())
 
     def read(self, wanted: Collection[int | str]) -> Iterator[Frame]:
         """The `wanted` frames, by number or by name, in the order of the names; one at a time is in memory.
@@ -60,7 +60,7 @@ class FolderFrames:
             ValueError: a frame that is not there, or names that do not tell the numbers.
             ImageError: an image cannot be read.
         """
-        files = self._files()
+        files = self.files()
         numbers = self._numbers(files)
         by_name = {path.stem: path for path in files}
         if any(isinstance(frame, int) for frame in wanted) and not numbers:
@@ -78,7 +78,14 @@ class FolderFrames:
                 time = (number - first) / self.rate if self.rate else math.nan
                 yield Frame(number, path.stem, time, np.asarray(load_rgb(ImageItem(path, str(path)))))
 
-    def _files(self) -> list[Path]:
+    def numbers(self) -> dict[int | str, int]:
+        """Name of each image, without suffix, -> number of its frame."""
+        files = self.files()
+        numbers = self._numbers(files)
+        return {path.stem: numbers.get(path, index) for index, path in enumerate(files)}
+
+    def files(self) -> list[Path]:
+        """The images, by name."""
         names = sorted(name for name in os.listdir(self.path) if name.lower().endswith(image_suffixes()))
         files = [self.path / name for name in names if not name.startswith('.')]
         if not files:

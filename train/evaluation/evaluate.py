@@ -50,8 +50,8 @@ class Evaluation:
         cmc: `(max_rank,)` float64, mean CMC curve.
         first: metrics of the first draw, query by query.
         verification: equal error rate and thresholds of the cosine, over all pairs of the first draw that count in the
-            ranking. Re-ranking and expansion play no part. None if all pairs are of different vehicles, and for the
-            protocol `gap`.
+            ranking. Re-ranking and expansion play no part. None if all pairs are of different vehicles, and
+            for the protocol `gap`.
         settings: protocol, draws, seed, rerank, flip, gallery size: what else decides the numbers; also
             `same_file_excluded`, how many gallery images were left out of the first draw as a query's own file or a
             copy of it and for no other reason, and `shared_identities`, how many identities of the test part are in the
