@@ -85,8 +85,8 @@ def _damage(folder: Path) -> str:
     manifests = newest_manifests(folder)
     if manifests and manifests[0] in torn:
         return (
-            f'its newest manifest is damaged, as after a power cut: move {manifests[0]} to another folder, and the gallery '
-            'is as it was before the last commit'
+            f'its newest manifest is damaged, as after a power cut: move {manifests[0]} to another folder, and the '
+            'gallery is as it was before the last commit'
         )
     names = ', '.join(str(path) for path in torn[:3])
     newest = f' Where the last commit wrote it, moving {manifests[0]} away undoes that commit.' if manifests else ''

@@ -20,9 +20,9 @@ class StoreError(RuntimeError):
 class Store(Protocol):
     """Rows with unique keys.
 
-    Vectors go in and come out as `(N, D)` float32, whatever the store keeps. What a method has acknowledged by returning
-    survives a kill of the process. Errors are FileNotFoundError, ValueError or StoreError with a message of one line
-    that begins with the address.
+    Vectors go in and come out as `(N, D)` float32, whatever the store keeps. What a method has acknowledged by
+    returning survives a kill of the process. Errors are FileNotFoundError, ValueError or StoreError with a message of
+    one line that begins with the address.
 
     Attributes:
         location: the address, as users know it.
@@ -61,7 +61,7 @@ class Store(Protocol):
         """Rows that an index of vectors knows; 0 without an index."""
 
     def optimize(self, build: bool = True) -> None:
-        """Make searches fast: merge small files, extend indices, remove old versions; `build` indices that are missing."""
+        """Make searches fast: merge small files, extend indices, remove old versions; `build` missing indices."""
 
     def info(self) -> dict[str, Any]:
         """What is particular to the engine: `engine`, `bytes`, `version`, and the like; JSON values."""
