@@ -61,7 +61,9 @@ def test_an_opset_that_lacks_an_operator_is_refused_with_one_that_has_it(tmp_pat
 @pytest.mark.parametrize(('batch', 'dynamic'), [(1, False), (3, False), (1, True)])
 def test_a_fixed_batch(tmp_path, format, batch, dynamic):
     if format == 'torch-export' and dynamic and not TORCH_HAS_TRUE_GUARDS:
-        with pytest.raises(ExportError, match='Guard failed'):  # the file would refuse its own images, so it is not written
+        with pytest.raises(
+            ExportError, match='Guard failed'
+        ):  # the file would refuse its own images, so it is not written
             export_model(tiny(), tmp_path / 'a.pt2', format, 96, dynamic_size=True, batch=batch)
         assert not list(tmp_path.iterdir())
         return

@@ -154,7 +154,7 @@ class TestTracker:
     def test_patience(self, tracker):
         one, none = np.array([[1.0, 0.0]]), np.empty((0, 2))
         for absent, expected in ((3, [1]), (4, [2])):
-            ours = tracker.Tracker(patience=4)
+            ours = tracker.Tracker(0.5, patience=4)
             assert ours.update(one) == [1]
             for _ in range(absent):
                 assert ours.update(none) == []
