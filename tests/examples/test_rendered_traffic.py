@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-
 OPTIONS = ('--vehicles', '3', '--frames', '4', '--size', '160', '96', '--seed', '3')
 
 
@@ -25,7 +24,7 @@ def test_a_sequence_of_motchallenge(call, folder):
     truth = np.loadtxt(folder / 'gt' / 'gt.txt', delimiter=',', ndmin=2)
     found = np.loadtxt(folder / 'det' / 'det.txt', delimiter=',', ndmin=2)
     assert (truth.shape[1], found.shape[1]) == (9, 10)
-    assert ((truth[:, 8] > 0.3) & (truth[:, 8] <= 1)).all()
+    assert ((truth[:, 8] >= 0.8) & (truth[:, 8] <= 1)).all()
     assert (truth[:, 2:4] >= 0).all()
     assert ((truth[:, 2:4] + truth[:, 4:6]) <= [160.1, 96.1]).all()
     good = found[(found[:, 5] > 0) & (found[:, 2] < 160)]

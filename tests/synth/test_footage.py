@@ -27,7 +27,7 @@ def test_vehicles_drive_and_are_hidden_by_the_bridge():
     for n, frame in enumerate(render_footage(footage)):
         for number, (x1, y1, x2, y2), visible in zip(frame.vehicles, frame.boxes, frame.visible, strict=True):
             places.setdefault(int(number), []).append((n, (x1 + x2) / 2, (y1 + y2) / 2))
-            assert 0.35 <= visible <= 1
+            assert 0.8 <= visible <= 1
     assert set(places) == {1, 2}
     for track in places.values():
         frames, x, y = np.array(track).T
