@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> None:
     import supervision as sv
     from trackers import ByteTrackTracker
 
-    tracker, linker = ByteTrackTracker(), TrackLinker(FeatureExtractor(args.model), args.threshold)
+    tracker = ByteTrackTracker(lost_track_buffer=3, minimum_consecutive_frames=1)  # after 3 frames looks are better
+    linker = TrackLinker(FeatureExtractor(args.model), args.threshold)
     with open(args.out, 'w', encoding='utf-8') as file:
         for number, path in enumerate(frames, start=1):
             some = rows[rows[:, 0] == number]

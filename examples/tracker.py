@@ -1,4 +1,4 @@
-"""Track vehicles from frame to frame by what they look like: embed_boxes gives the vectors of the boxes of a frame.
+"""Track vehicles by what they look like: embed_frames gives the vectors of the boxes of each frame.
 
 Needs `pip install timm-dpa`, and the boxes of a detector; or draws a sequence of its own:
 
@@ -29,43 +29,54 @@ FALSE_MATCHES = 0.01  # share of the pairs of different vehicles that pass as on
 MOT = ['frame', 'vehicle', 'x', 'y', 'w', 'h', 'score']
 
 
+def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes `(M, 4)` and `(N, 4)`: `(M, N)`."""
+    first, second = first[:, None], second[None]
+    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
+    both = np.maximum(sides, 0).prod(-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(-1) for boxes in (first, second)]
+    return both / np.maximum(areas[0] + areas[1] - both, 1e-9)
+
+
 class Tracker:
     """Links the detections of each frame to the vehicles seen before.
 
     A track is the mean of the unit vectors of its vehicle, compared by cosine. Greedy: the best pair is linked, then
     the best of the others, none below `min_similarity`, which is the number to set for a model; what is left over
-    starts a track. A vector of zeros is no vehicle, and has track 0. A track last seen more than `patience` frames ago
-    is forgotten. A tracker that knows motion or overlap adds them to `score`.
+    starts a track. Where boxes are given, those that overlap with the
+    box of a track in the frame before may look less alike, by up to `overlap`. A track last seen more than `patience`
+    frames ago is forgotten.
     """
 
-    def __init__(self, min_similarity: float, patience: int = 100) -> None:
-        self.min_similarity, self.patience = min_similarity, patience
+    def __init__(self, min_similarity: float, patience: int = 100, overlap: float = 0.4) -> None:
+        self.min_similarity, self.patience, self.overlap = min_similarity, patience, overlap
         self.sums: dict[int, np.ndarray] = {}  # of the vectors, by track
-        self.seen: dict[int, int] = {}  # last frame
+        self.seen: dict[int, tuple[int, np.ndarray]] = {}  # last frame, and the box in it
         self.frame = self.started = 0
 
-    def update(self, vectors: np.ndarray) -> list[int]:
-        """Tracks of the detections of the next frame, from 1; vectors are `(N, D)` of unit length, N may be 0."""
+    def update(self, vectors: np.ndarray, boxes: np.ndarray | None = None) -> list[int]:
+        """Tracks of the detections of the next frame, from 1; vectors are `(N, D)` of unit length, N may be 0; boxes
+        `(N, 4)` x1, y1, x2, y2."""
         self.frame += 1
-        for number in [i for i, frame in self.seen.items() if self.frame - frame > self.patience]:
+        boxes = np.zeros((len(vectors), 4)) if boxes is None else boxes
+        for number in [i for i, (frame, _) in self.seen.items() if self.frame - frame > self.patience]:
             del self.sums[number], self.seen[number]
         numbers, known = [0] * len(vectors), list(self.sums)
         if numbers and known:
             sums = np.stack(list(self.sums.values()))
             score = sums @ vectors.T / np.linalg.norm(sums, axis=1, keepdims=True)
+            before = np.array([self.seen[i][0] == self.frame - 1 for i in known])
+            score[before] += self.overlap * overlaps(np.stack([self.seen[i][1] for i in known])[before], boxes)
             score[score < self.min_similarity] = -np.inf
-            score[:, ~vectors.any(axis=1)] = -np.inf
             while score.max() > -np.inf:
                 row, column = np.unravel_index(score.argmax(), score.shape)
                 numbers[column] = known[row]
                 score[row], score[:, column] = -np.inf, -np.inf
         for k, vector in enumerate(vectors):
-            if not vector.any():
-                continue
             if not numbers[k]:
                 numbers[k] = self.started = self.started + 1
             self.sums[numbers[k]] = self.sums.get(numbers[k], 0) + vector
-            self.seen[numbers[k]] = self.frame
+            self.seen[numbers[k]] = self.frame, boxes[k]
         return numbers
 
 
@@ -192,10 +203,11 @@ def run(args: argparse.Namespace) -> None:
     left_out = 0
     pairs = ((path, [row['box'] for row in rows[name]]) for name, path in frames.items())
     for name, (vectors, valid) in zip(frames, extractor.embed_frames(pairs), strict=True):
-        for row, number in zip(rows[name], tracker.update(vectors), strict=True):
-            row['track'] = number
         left_out += len(valid) - int(valid.sum())
         rows[name] = [row for row, good in zip(rows[name], valid, strict=True) if good]
+        boxes = np.array([row['box'] for row in rows[name]]).reshape(-1, 4)
+        for row, number in zip(rows[name], tracker.update(vectors[valid], boxes), strict=True):
+            row['track'] = number
     done = [row for some in rows.values() for row in some]
     write_tracks(args.out, rows)
     if args.picture:

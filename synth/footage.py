@@ -30,8 +30,8 @@ __all__ = ['Footage', 'FootageFrame', 'render_footage', 'write_footage']
 
 _HEIGHT = 60.0  # of the drone, meters
 _LANES = 4
-_BRIDGE = ((3.0, -40.0, 5.5), (11.0, 40.0, 6.2))  # its corners, meters
-_LEAST = 0.35  # share of a vehicle that has to be seen for its box to be listed
+_BRIDGE = ((3.0, -40.0, 5.5), (10.0, 40.0, 6.2))  # its corners, meters
+_LEAST = 0.8  # share of a vehicle that has to be seen for its box to be listed
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Footage:
     """
 
     vehicles: int = 10
-    frames: int = 60
+    frames: int = 90
     size: tuple[int, int] = (720, 360)
     scale: float = 14.0
-    rate: float = 5.0
+    rate: float = 10.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ class FootageFrame:
 
     Attributes:
         pixels: `(H, W, 3)` uint8 RGB.
-        vehicles: `(N,)` numbers of the vehicles that are seen, from 1, rising.
+        vehicles: `(N,)` numbers of the vehicles of which four fifths are seen, from 1, rising.
         boxes: `(N, 4)` x1, y1, x2, y2 in pixels, clipped to the frame.
         visible: `(N,)` share of each that is in the frame and not under the bridge.
     """

@@ -1,12 +1,10 @@
-"""examples/rendered_traffic.py and the footage that it writes."""
+"""examples/rendered_traffic.py and the files that it writes."""
 
 import configparser
 
 import numpy as np
 import pytest
 from PIL import Image
-
-from timm_dpa.synth.footage import Footage, render_footage
 
 OPTIONS = ('--vehicles', '3', '--frames', '4', '--size', '160', '96', '--seed', '3')
 
@@ -26,7 +24,7 @@ def test_a_sequence_of_motchallenge(call, folder):
     truth = np.loadtxt(folder / 'gt' / 'gt.txt', delimiter=',', ndmin=2)
     found = np.loadtxt(folder / 'det' / 'det.txt', delimiter=',', ndmin=2)
     assert (truth.shape[1], found.shape[1]) == (9, 10)
-    assert ((truth[:, 8] > 0.3) & (truth[:, 8] <= 1)).all()
+    assert ((truth[:, 8] >= 0.8) & (truth[:, 8] <= 1)).all()
     assert (truth[:, 2:4] >= 0).all()
     assert ((truth[:, 2:4] + truth[:, 4:6]) <= [160.1, 96.1]).all()
     good = found[(found[:, 5] > 0) & (found[:, 2] < 160)]
@@ -38,21 +36,6 @@ def test_a_sequence_of_motchallenge(call, folder):
     status, printed, errors = call('rendered_traffic', '--out', folder, *OPTIONS)
     assert (status, printed) == (2, '')
     assert 'is there already' in errors
-
-
-def test_boxes_are_where_the_vehicles_are():
-    """Without the vehicles the same frames differ inside of the boxes, and hardly outside, where only shadows fall."""
-    footage = Footage(4, 3, (220, 140), scale=6, seed=5)
-    frames = list(render_footage(footage))
-    again = list(render_footage(footage))
-    assert sum(len(frame.boxes) for frame in frames) >= 3
-    for frame, same in zip(frames, again, strict=True):
-        np.testing.assert_array_equal(frame.pixels, same.pixels)
-        gray = frame.pixels.astype(int).mean(-1)
-        for (x1, y1, x2, y2), visible in zip(frame.boxes.round().astype(int), frame.visible, strict=True):
-            assert x2 - x1 >= 2
-            if visible > 0.95:  # windows, roof and edges: more contrast than a road
-                assert gray[y1:y2, x1:x2].std() > 8
 
 
 @pytest.mark.parametrize(

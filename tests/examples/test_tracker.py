@@ -151,10 +151,23 @@ class TestTracker:
         assert linked > 30
         assert len(tracks) > 5
 
+    def test_boxes_that_overlap_may_look_less_alike(self, tracker):
+        one, other = np.eye(2)[:1], np.array([[0.6, 0.8]])  # cosine 0.6
+        box, near, far = np.array([[[0, 0, 10, 10]], [[5, 0, 15, 10]], [[90, 0, 99, 10.0]]])
+        assert tracker.overlaps(box, np.concatenate([box, near, far])).tolist() == [[1, pytest.approx(1 / 3), 0]]
+        for second, threshold, expected in ((near, 0.7, [1]), (near, 0.75, [2]), (far, 0.7, [2]), (far, 0.6, [1])):
+            ours = tracker.Tracker(threshold, overlap=0.4)
+            assert ours.update(one, box) == [1]
+            assert ours.update(other, second) == expected
+        ours = tracker.Tracker(0.7, overlap=0.4)
+        ours.update(one, box)
+        ours.update(one[:0], box[:0])
+        assert ours.update(other, near) == [2]  # only from one frame to the next
+
     def test_patience(self, tracker):
         one, none = np.array([[1.0, 0.0]]), np.empty((0, 2))
         for absent, expected in ((3, [1]), (4, [2])):
-            ours = tracker.Tracker(patience=4)
+            ours = tracker.Tracker(0.5, patience=4)
             assert ours.update(one) == [1]
             for _ in range(absent):
                 assert ours.update(none) == []

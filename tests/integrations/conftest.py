@@ -11,7 +11,7 @@ THRESHOLD = 0.7
 
 @pytest.fixture(scope='session')
 def extractor():
-    return FeatureExtractor('dpa_resnet50', precision='fp32')
+    return FeatureExtractor('dpa_resnet50', precision='fp32', image_size=128)
 
 
 @pytest.fixture(scope='session')

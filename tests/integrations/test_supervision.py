@@ -1,4 +1,4 @@
-"""supervision's Detections, and trackers on them."""
+"""supervision's Detections, and a tracker of Roboflow's on them."""
 
 import numpy as np
 import pytest
@@ -10,18 +10,6 @@ from timm_dpa.integrations.supervision import TrackLinker
 pytestmark = pytest.mark.integrations
 
 sv = pytest.importorskip('supervision')
-
-
-def byte_track():
-    """supervision's own tracker, which goes in 0.31; later versions have it no more."""
-    if not hasattr(sv, 'ByteTrack'):
-        pytest.skip('this supervision has no ByteTrack')
-    return sv.ByteTrack(lost_track_buffer=2, frame_rate=30).update_with_detections
-
-
-def roboflow_trackers():
-    trackers = pytest.importorskip('trackers')
-    return trackers.ByteTrackTracker(lost_track_buffer=2, minimum_consecutive_frames=1).update
 
 
 def detected(boxes: np.ndarray):
@@ -62,12 +50,13 @@ class TestDetections:
             extractor(detected(moments[0].boxes))
 
 
-@pytest.mark.parametrize('make', [byte_track, roboflow_trackers])
-def test_lost_numbers_come_back(extractor, moments, threshold, make):
-    tracker, linker = make(), TrackLinker(extractor, threshold)
+def test_lost_numbers_come_back(extractor, moments, threshold):
+    trackers = pytest.importorskip('trackers')
+    tracker = trackers.ByteTrackTracker(lost_track_buffer=2, minimum_consecutive_frames=1)
+    linker = TrackLinker(extractor, threshold)
     given, linked = [], []
     for moment in moments:
-        detections = tracker(detected(moment.boxes))
+        detections = tracker.update(detected(moment.boxes))
         before = detections.tracker_id.copy()
         after = linker.update(moment.frame, detections, color='rgb')
         assert isinstance(after, sv.Detections)

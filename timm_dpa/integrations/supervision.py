@@ -1,7 +1,7 @@
-"""Trackers on supervision's Detections, such as its ByteTrack and those of Roboflow's trackers: numbers that come back.
+"""Trackers on supervision's Detections, such as those of Roboflow's trackers: numbers that come back.
 
-These trackers know places, not looks: a vehicle that was hidden for long gets a new number. Nothing of supervision is
-imported: detections are objects with `xyxy` and `tracker_id`.
+Most of these trackers know places, not looks: a vehicle that was hidden for long gets a new number. Nothing of
+supervision is imported: detections are objects with `xyxy` and `tracker_id`.
 """
 
 from __future__ import annotations
