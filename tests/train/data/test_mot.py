@@ -121,8 +121,8 @@ class TestProtocols:
                     expected[path] = sorted(later.values())
         assert sorted(names(parts.query)) == sorted(expected)
         assert 'north_3/north_000012.jpg' in names(parts.gallery)  # a vehicle with one image is a candidate
-        for path, group in zip(names(parts.query), parts.query_groups, strict=True):
-            mine = [other for other, k in zip(names(parts.gallery), parts.gallery_groups, strict=True) if k == group]
+        for path, group in zip(names(parts.query), parts.query.groups, strict=True):
+            mine = [other for other, k in zip(names(parts.gallery), parts.gallery.groups, strict=True) if k == group]
             assert sorted(mine) == expected[path]
         assert parts.matches().tolist() == [1] * len(expected)
         assert parts.negatives().tolist() == [len(expected[path]) - 1 for path in names(parts.query)]
