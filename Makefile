@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test pytest test-all test-timm test-floors docs wheel bench lint types links clean
+.PHONY: demo test pytest test-all test-timm test-floors test-integrations docs wheel bench lint types links clean
 
 demo: $(VENV)/demo
 	$(BIN)/timm-dpa demo --out demo
@@ -14,7 +14,7 @@ pytest: $(VENV)/test
 	$(BIN)/python -m pytest
 
 test-all: lint
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -m "not integrations"
 
 # timm's own model tests, from the source distribution of the installed timm, run on our models
 test-timm: $(VENV)/test
@@ -31,6 +31,17 @@ $(FLOORS)/floors: pyproject.toml tests/support/floors.py $(VENV)/test
 	$(FLOORS)/bin/python -m pip install --quiet --requirement $(FLOORS)/floors.txt --editable .
 	touch $@
 
+# the tests with the trackers, tables and runtimes of others, in an environment of their own
+INTEGRATIONS := .venv-integrations
+test-integrations: $(INTEGRATIONS)/integrations
+	$(INTEGRATIONS)/bin/python -m pytest -m integrations
+
+$(INTEGRATIONS)/integrations: pyproject.toml
+	test -x $(INTEGRATIONS)/bin/python || $(PYTHON) -m venv $(INTEGRATIONS)
+	$(INTEGRATIONS)/bin/python -m pip install --quiet --editable '.[test-integrations]'
+	$(INTEGRATIONS)/bin/python -m pip install --quiet --no-deps norfair==2.3.0
+	touch $@
+
 # the site in site/; nothing is loaded from elsewhere
 docs: $(VENV)/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir site
@@ -44,6 +55,7 @@ bench: $(VENV)/demo
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/features.py
+	$(BIN)/python benchmarks/boxes.py
 	$(BIN)/python benchmarks/ranking.py
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/synth.py
@@ -89,4 +101,4 @@ $(VENV)/wheel: $(VENV)/core
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(FLOORS) build dist site *.egg-info demo
+	rm -rf $(VENV) $(FLOORS) $(INTEGRATIONS) build dist site *.egg-info demo

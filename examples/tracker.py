@@ -1,42 +1,32 @@
-"""Track vehicles from frame to frame by what they look like: one call of FeatureExtractor for the crops of a frame.
+"""Track vehicles from frame to frame by what they look like: embed_boxes gives the vectors of the boxes of a frame.
 
 Needs `pip install timm-dpa`, and the boxes of a detector; or draws a sequence of its own:
 
-    python examples/tracker.py --frames frames/ --boxes boxes.csv --model runs/dpa --out tracks.csv
-    python examples/tracker.py --demo sequence/ --model runs/dpa
+    python examples/tracker.py --frames frames/ --boxes det.txt --model runs/dpa --min-similarity 0.6 --out tracks.txt
+    python examples/tracker.py --demo sequence/ --model runs/dpa --min-similarity 0.6 --picture tracks.png
 
-The boxes are a table with the columns frame (file name of an image, names in the order of time), x, y (upper left
-corner), w, h (pixels). Boxes outside of their frame are left out. With a column vehicle, which tells who it really is,
-right links are counted. The sequence of --demo is synthetic, flat drawings: it shows how things work, not how well.
+The boxes are rows of MOTChallenge (.txt: number of the frame from 1, vehicle or -1, x, y, w, h, score), or a table
+(.csv) with the columns frame (file name of an image), x, y, w, h; x and y are the upper left corner, in pixels. Images
+are in the order of time by their names. Boxes that are damaged or outside of their frame are left out. With a
+column vehicle, or numbers of vehicles, which tell who it really is, right links are counted. Tracks are written the
+same way. The sequence of --demo is synthetic, flat drawings: it shows how things work, not how well.
 """
 
 import argparse
 import csv
-import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from timm_dpa import FeatureExtractor
-from timm_dpa.embedding.images import find_images
+from timm_dpa.embedding.images import ImageItem, find_images, load_rgb
 from timm_dpa.train.data.toy_vehicles import draw_car, park
 
-
-def cut(frame: np.ndarray, boxes: list[list[float]], bgr: bool = False) -> list[np.ndarray]:
-    """Crops of boxes `(x, y, w, h)`, as far as they lie in the frame; without pixels where they are outside of it.
-
-    OpenCV reads BGR, the extractor wants RGB.
-    """
-    height, width = frame.shape[:2]
-    crops = []
-    for x, y, w, h in boxes:
-        left, right = (min(max(v, 0), width) for v in (math.floor(x), math.ceil(x + w)))
-        top, bottom = (min(max(v, 0), height) for v in (math.floor(y), math.ceil(y + h)))
-        crops.append(frame[top:bottom, left:right, ::-1] if bgr else frame[top:bottom, left:right])
-    return crops
+FALSE_MATCHES = 0.01  # share of the pairs of different vehicles that pass as one, for the default of --min-similarity
+MOT = ['frame', 'vehicle', 'x', 'y', 'w', 'h', 'score']
 
 
 class Tracker:
@@ -44,11 +34,11 @@ class Tracker:
 
     A track is the mean of the unit vectors of its vehicle, compared by cosine. Greedy: the best pair is linked, then
     the best of the others, none below `min_similarity`, which is the number to set for a model; what is left over
-    starts a track. A track last seen more than `patience` frames ago is forgotten. A tracker that knows motion or
-    overlap adds them to `score`.
+    starts a track. A vector of zeros is no vehicle, and has track 0. A track last seen more than `patience` frames ago
+    is forgotten. A tracker that knows motion or overlap adds them to `score`.
     """
 
-    def __init__(self, min_similarity: float = 0.5, patience: int = 100) -> None:
+    def __init__(self, min_similarity: float, patience: int = 100) -> None:
         self.min_similarity, self.patience = min_similarity, patience
         self.sums: dict[int, np.ndarray] = {}  # of the vectors, by track
         self.seen: dict[int, int] = {}  # last frame
@@ -64,11 +54,14 @@ class Tracker:
             sums = np.stack(list(self.sums.values()))
             score = sums @ vectors.T / np.linalg.norm(sums, axis=1, keepdims=True)
             score[score < self.min_similarity] = -np.inf
+            score[:, ~vectors.any(axis=1)] = -np.inf
             while score.max() > -np.inf:
                 row, column = np.unravel_index(score.argmax(), score.shape)
                 numbers[column] = known[row]
                 score[row], score[:, column] = -np.inf, -np.inf
         for k, vector in enumerate(vectors):
+            if not vector.any():
+                continue
             if not numbers[k]:
                 numbers[k] = self.started = self.started + 1
             self.sums[numbers[k]] = self.sums.get(numbers[k], 0) + vector
@@ -77,25 +70,70 @@ class Tracker:
 
 
 def read_boxes(path: str, frames: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """Rows of the table by frame, each with its numbers as `box`."""
+    """Rows of the file by frame, each with its edges as `box`, NaN where its numbers are."""
     rows: dict[str, list[dict[str, Any]]] = {frame: [] for frame in frames}
+    text = path.lower().endswith('.txt')
     with open(path, newline='', encoding='utf-8-sig') as file:
-        table = csv.DictReader(file)
+        table = csv.DictReader(file, fieldnames=MOT if text else None)
         missing = [column for column in ('frame', 'x', 'y', 'w', 'h') if column not in (table.fieldnames or ())]
         if missing:
             raise ValueError(f'{path}: no column {", ".join(missing)}; it needs frame,x,y,w,h')
         row: dict[str, Any]
         for row in table:
             try:
-                row['box'] = [float(row[column] or 'nan') for column in 'xywh']
-            except ValueError:
-                row['box'] = [math.nan] * 4
-            if not (all(map(math.isfinite, row['box'])) and min(row['box'][2:]) > 0):
-                raise ValueError(f'{path}, line {table.line_num}: x,y,w,h must be numbers, w and h above 0')
+                x, y, w, h = (float(row[column]) for column in 'xywh')
+                if text:
+                    number = int(float(row['frame']))
+                    row['frame'] = frames[number - 1] if 1 <= number <= len(frames) else f'number {number}'
+            except (TypeError, ValueError):
+                raise ValueError(f'{path}, line {table.line_num}: frame,x,y,w,h must be numbers') from None
             if row['frame'] not in rows:
                 raise ValueError(f'{path}, line {table.line_num}: there is no frame {row["frame"]}')
+            if row.get('vehicle') == '-1':
+                del row['vehicle']  # a detector does not know
+            row['box'] = [x, y, x + w, y + h]
             rows[row['frame']].append(row)
     return rows
+
+
+def write_tracks(path: str, rows: dict[str, list[dict[str, Any]]]) -> None:
+    """Rows of MOTChallenge for .txt, else the table with a column `track`."""
+    with open(path, 'w', newline='', encoding='utf-8') as file:
+        if path.lower().endswith('.txt'):
+            for time, some in enumerate(rows.values(), start=1):
+                for row in some:
+                    numbers = ','.join(f'{float(row[column]):g}' for column in 'xywh')
+                    file.write(f'{time},{row["track"]},{numbers},{row.get("score") or 1},-1,-1,-1\n')
+            return
+        writer = csv.DictWriter(file, ['frame', 'x', 'y', 'w', 'h', 'track'], extrasaction='ignore')
+        writer.writeheader()
+        for some in rows.values():
+            writer.writerows(some)
+
+
+def draw_tracks(path: str, frames: dict[str, Path], rows: dict[str, list[dict[str, Any]]]) -> None:
+    """Frames with boxes in the color of their track and its number: a GIF or WebP of all of them, else of six."""
+    moving = path.lower().endswith(('.gif', '.webp'))
+    names = list(frames) if moving else [list(frames)[k] for k in np.linspace(0, len(frames) - 1, 6).astype(int)]
+    pictures = []
+    for name in names:
+        picture = load_rgb(ImageItem(frames[name], name))
+        pen = ImageDraw.Draw(picture)
+        for row in rows[name]:
+            color = f'hsl({row["track"] * 137 % 360}, 90%, 60%)'  # the golden angle: neighbors differ
+            pen.rectangle(row['box'], outline=color, width=2)
+            label = pen.textbbox((row['box'][0], row['box'][1] - 12), f' {row["track"]} ')
+            pen.rectangle(label, fill=color)
+            pen.text(label[:2], f' {row["track"]} ', fill='black')
+        pictures.append(picture)
+    if moving:
+        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=200, loop=0)
+        return
+    width, height = max(p.width for p in pictures), max(p.height for p in pictures)
+    sheet = Image.new('RGB', (2 * width + 4, 3 * height + 8), 'white')
+    for k, picture in enumerate(pictures):
+        sheet.paste(picture, ((k % 2) * (width + 4), (k // 2) * (height + 4)))
+    sheet.save(path)
 
 
 def draw_sequence(folder: Path, frames: int = 36, vehicles: int = 6, seed: int = 1) -> None:
@@ -138,42 +176,53 @@ def count_links(rows: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def run(args: argparse.Namespace) -> None:
-    if not Path(args.out).absolute().parent.is_dir():
-        raise ValueError(f'{Path(args.out).parent}: no such folder for {Path(args.out).name}')
+    for path in filter(None, (args.out, args.picture)):
+        if not Path(path).absolute().parent.is_dir():
+            raise ValueError(f'{Path(path).parent}: no such folder for {Path(path).name}')
     frames = {path.relative_to(args.frames).as_posix(): path for path in find_images(args.frames)}
     rows = read_boxes(args.boxes, list(frames))
-    extractor, tracker = FeatureExtractor(args.model), Tracker(args.min_similarity)
-    outside = 0
-    for name, path in frames.items():
-        with Image.open(path) as image:
-            frame = np.asarray(image.convert('RGB'))
-        crops = cut(frame, [row['box'] for row in rows[name]])
-        inside = [row for row, crop in zip(rows[name], crops, strict=True) if crop.size]
-        vectors = extractor([crop for crop in crops if crop.size])
-        for row, number in zip(inside, tracker.update(vectors), strict=True):
+    extractor = FeatureExtractor(args.model)
+    threshold = args.min_similarity
+    if threshold is None:
+        known = getattr(extractor, 'thresholds', None) or {}
+        if FALSE_MATCHES not in known:
+            raise ValueError(f'{args.model}: no threshold is known of these weights; give --min-similarity, 0 to 1')
+        threshold = known[FALSE_MATCHES]
+    tracker = Tracker(threshold)
+    left_out = 0
+    pairs = ((path, [row['box'] for row in rows[name]]) for name, path in frames.items())
+    for name, (vectors, valid) in zip(frames, extractor.embed_frames(pairs), strict=True):
+        for row, number in zip(rows[name], tracker.update(vectors), strict=True):
             row['track'] = number
-        outside += len(rows[name]) - len(inside)
-        rows[name] = inside
+        left_out += len(valid) - int(valid.sum())
+        rows[name] = [row for row, good in zip(rows[name], valid, strict=True) if good]
     done = [row for some in rows.values() for row in some]
-    with open(args.out, 'w', newline='', encoding='utf-8') as file:
-        writer = csv.DictWriter(file, ['frame', 'x', 'y', 'w', 'h', 'track'], extrasaction='ignore')
-        writer.writeheader()
-        writer.writerows(done)
+    write_tracks(args.out, rows)
+    if args.picture:
+        draw_tracks(args.picture, frames, rows)
     print(f'{len(done)} detections in {len(frames)} frames, {tracker.started} tracks: {args.out}')
-    if outside:
-        print(f'{outside} boxes are outside of their frame and were left out', file=sys.stderr)
-    if done and 'vehicle' in done[0]:
+    if left_out:
+        print(f'{left_out} boxes are damaged or outside of their frame and were left out', file=sys.stderr)
+    if done and all('vehicle' in row for row in done):
         print(count_links(rows))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--frames', metavar='FOLDER', help='images')
-    parser.add_argument('--boxes', metavar='FILE', help='table of boxes, .csv')
+    parser.add_argument('--boxes', metavar='FILE', help='boxes, .txt (MOTChallenge) or .csv')
     parser.add_argument('--demo', metavar='FOLDER', help='draw a sequence here, unless there is one, and track it')
     parser.add_argument('--model', default='dpa_resnet50', help='a name, or the folder of a run (default %(default)s)')
-    parser.add_argument('--min-similarity', type=float, default=0.5, metavar='COSINE', help='default %(default)s')
-    parser.add_argument('--out', metavar='FILE', help='table to write, default tracks.csv')
+    parser.add_argument(
+        '--min-similarity',
+        type=float,
+        metavar='COSINE',
+        help=f'of one vehicle; default is what was measured with the weights for {FALSE_MATCHES:.0%}%% false matches',
+    )
+    parser.add_argument(
+        '--out', metavar='FILE', help='tracks to write, .txt (MOTChallenge) or .csv, default tracks.csv'
+    )
+    parser.add_argument('--picture', metavar='FILE', help='draw six frames with their tracks; .gif or .webp draws all')
     args = parser.parse_args()
     if args.demo:
         args.frames, args.boxes = f'{args.demo}/frames', f'{args.demo}/boxes.csv'

@@ -55,6 +55,7 @@ class TestRegistration:
         model = timm.create_model(name, device='meta').eval()
         assert model(torch.empty(2, 3, 64, 64, device='meta')).shape == (2, width)
         assert (model.num_features, model.head_hidden_size, model.num_classes) == (width, width, 0)
+        assert model.feat_dim == width  # for open-metric-learning
         found = attentions(model)
         assert list(found) == ([] if attn == 'reid' else [3])
         assert all(type(module) is ATTENTIONS[attn] for module in found.values())

@@ -51,6 +51,7 @@ class ReIDHead(nn.Module):
         num_classes: int
         num_features: int
         head_hidden_size: int
+        feat_dim: int
         drop_rate: float
         has_whitening: bool
         in_chans: int
@@ -77,7 +78,7 @@ class ReIDHead(nn.Module):
             self.neck = VectorBatchNorm(width, bias=False, **dd)
             self.whiten = Whitening(width, **dd) if self.has_whitening else nn.Identity()
         self.num_classes = num_classes
-        self.head_hidden_size = width
+        self.head_hidden_size = self.feat_dim = width  # the second is the name of open-metric-learning
         self.fc = nn.Identity()
         if num_classes > 0:
             self.fc = nn.Linear(width, num_classes, bias=False, **dd)

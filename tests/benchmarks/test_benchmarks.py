@@ -30,6 +30,13 @@ SMOKE = {
         '--model dpa_resnet18 --images 6 --batch-size 4 --repeats 2 --precision fp32',
         [f'dpa_resnet18, 6 JPEGs, float32: images/s over the bare model{RATIO}'],
     ),
+    'boxes.py': (
+        '--model dpa_resnet18 --boxes 3 --repeats 2 --precision fp32',
+        [
+            *(f'dpa_resnet18, float32, 3 {kind} boxes / crops{RATIO}' for kind in ('upright', 'oriented')),
+            f'dpa_resnet18, float32, 10 frames of 3: embed_frames / embed_boxes{RATIO}',
+        ],
+    ),
     'ranking.py': (
         '--shrink 400 --repeats 2',
         [rf'{name}, \d+ x \d+ x 2048{RATIO}' for name in ('veri-uav', 'vru-small', 'vru-large', 'rerank')],

@@ -23,6 +23,8 @@ class TestAll:
         assert f'python examples/{name}.py ' in printed
 
     def test_examples_of_the_docstring_are_understood(self, name, call, tmp_path, monkeypatch):
+        if name == 'rendered_traffic':
+            pytest.skip('it reads no files that could be missing; its own test runs it')
         monkeypatch.chdir(tmp_path)
         module = load(name)
         examples = re.findall(rf'^    python examples/{name}\.py (.*)$', module.__doc__, flags=re.M)

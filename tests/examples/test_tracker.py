@@ -7,6 +7,10 @@ import pytest
 from PIL import Image
 
 from tests.support.examples import load, program, read, refused, write
+from timm_dpa.embedding.boxes import crop_boxes
+
+#: of random weights no threshold is known
+SIMILAR = ('--min-similarity', '0.5')
 
 
 @pytest.fixture(scope='module')
@@ -17,7 +21,7 @@ def tracker():
 @pytest.fixture(scope='module')
 def demo(run_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp('tracker')
-    done = program('tracker', '--demo', 'drawn', '--model', run_folder, cwd=folder)
+    done = program('tracker', '--demo', 'drawn', '--model', run_folder, *SIMILAR, cwd=folder)
     assert (done.returncode, done.stderr) == (0, '')
     return folder / 'drawn', done.stdout
 
@@ -54,11 +58,11 @@ class TestTracker:
         boxes = write(tmp_path / 'boxes.csv', [['frame', 'x', 'y', 'w', 'h'], *rows])
         out = tmp_path / 'mine.csv'
         options = ['--frames', folder / 'frames', '--boxes', boxes, '--model', run_folder / 'model', '--out', out]
-        status, printed, _ = call('tracker', *options)
+        status, printed, _ = call('tracker', *options, *SIMILAR)
         assert (status, printed.count('\n')) == (0, 1)
         assert out.read_text() == (folder / 'tracks.csv').read_text()
 
-    def test_one_call_a_frame_and_the_right_vehicles(self, tracker, call, tmp_path, monkeypatch):
+    def test_right_vehicles(self, tracker, call, tmp_path, monkeypatch):
         """Vehicles of one color each: an extractor that sees the color must make perfect tracks."""
         scenes = ['RG', 'GRB', '', 'BR', 'GB', 'G']  # what a frame shows, from left to right
         rows = [['x', 'frame', 'y', 'w', 'h', 'vehicle']]
@@ -69,16 +73,18 @@ class TestTracker:
                 frame[4:12, 20 * place : 20 * place + 9, 'RGB'.index(color)] = 200
                 rows.append([20 * place, f'{time}.png', 4, 9, 8, color])
             Image.fromarray(frame).save(tmp_path / 'frames' / f'{time}.png')
-        calls = []
 
         class Extractor:
+            thresholds = {0.01: 0.5}  # noqa: RUF012
+
             def __init__(self, model):
                 assert model == 'dpa_resnet50'
 
-            def __call__(self, crops):
-                calls.append([crop.shape for crop in crops])
-                vectors = np.array([crop.reshape(-1, 3).mean(0) / 200 for crop in crops], np.float32)
-                return vectors.reshape(-1, 3)
+            def embed_frames(self, pairs):
+                for frame, boxes in pairs:
+                    crops, valid = crop_boxes(frame, boxes)
+                    vectors = [crop.reshape(-1, 3).mean(0) / 200 for crop in crops]
+                    yield np.array(vectors, np.float32).reshape(-1, 3), valid
 
         monkeypatch.setattr(tracker, 'FeatureExtractor', Extractor)
         boxes, out = write(tmp_path / 'boxes.csv', rows), tmp_path / 'tracks.csv'
@@ -87,27 +93,39 @@ class TestTracker:
         )
         assert status == 0
         assert printed.endswith('3 vehicles; right links: 4 of 4 from frame to frame, 3 of 3 after an absence\n')
-        assert calls == [[(8, 9, 3)] * len(scene) for scene in scenes]
         assert ''.join('RGB'[int(row['track']) - 1] for row in read(out)) == ''.join(scenes)
 
-    def test_crops_are_what_of_a_box_lies_in_the_frame(self, tracker):
-        rng = np.random.default_rng(0)
-        frame = rng.integers(0, 256, (12, 17, 3), np.uint8)
-        corners = rng.integers(-9, 19, (200, 2)), rng.integers(1, 30, (200, 2))
-        outside = 0
-        for box in np.concatenate(corners, axis=1).tolist():
-            x, y, w, h = box
-            rows = [i for i in range(12) if y <= i < y + h]
-            columns = [j for j in range(17) if x <= j < x + w]
-            if not rows or not columns:
-                outside += 1
-                assert tracker.cut(frame, [box])[0].size == 0
-                continue
-            expected = frame[np.ix_(rows, columns)]
-            np.testing.assert_array_equal(tracker.cut(frame, [box])[0], expected)
-            np.testing.assert_array_equal(tracker.cut(frame, [box], bgr=True)[0], expected[..., [2, 1, 0]])
-        assert 5 < outside < 100
-        assert tracker.cut(frame, []) == []
+    def test_a_threshold_must_be_known(self, call, demo, run_folder, tmp_path):
+        options = ['--frames', demo[0] / 'frames', '--boxes', demo[0] / 'boxes.csv', '--out', tmp_path / 'a.csv']
+        refused(call('tracker', *options, '--model', run_folder), 'tracker', 'no threshold is known .*--min-similarity')
+
+    def test_rows_of_motchallenge_in_and_out(self, call, demo, run_folder, tmp_path):
+        """The same boxes in another file give the same tracks."""
+        truth, expected = read(demo[0] / 'boxes.csv'), read(demo[0] / 'tracks.csv')
+        frames = sorted({row['frame'] for row in truth})
+        lines = [
+            f'{frames.index(row["frame"]) + 1},-1,{row["x"]}.0,{row["y"]},{row["w"]},{row["h"]},0.75,-1,-1,-1'
+            for row in truth
+        ]
+        bad = ['3,-1,nan,5,20,20,0.5', '3,-1,5,5,20,0,0.5', '2,-1,9000,5,20,20,0.5', '2,-1,5,inf,20,20,0.5']
+        (tmp_path / 'det.txt').write_text('\n'.join([*bad, *lines]))
+        out = tmp_path / 'tracks.txt'
+        options = ['--frames', demo[0] / 'frames', '--boxes', tmp_path / 'det.txt', '--model', run_folder, *SIMILAR]
+        status, printed, errors = call('tracker', *options, '--out', out, '--picture', tmp_path / 'a.png')
+        assert (status, errors) == (0, '4 boxes are damaged or outside of their frame and were left out\n')
+        assert printed.count('\n') == 1
+        found = [line.split(',') for line in out.read_text().splitlines()]
+        assert [[int(row[0]), row[1]] for row in found] == [
+            [frames.index(row['frame']) + 1, row['track']] for row in expected
+        ]
+        assert [[float(v) for v in row[2:6]] for row in found] == [
+            [float(row[column]) for column in 'xywh'] for row in expected
+        ]
+        assert {tuple(row[6:]) for row in found} == {('0.75', '-1', '-1', '-1')}
+        with Image.open(tmp_path / 'a.png') as picture, Image.open(demo[0] / 'frames' / frames[0]) as frame:
+            assert picture.width > 2 * frame.width
+            drawn = np.abs(np.asarray(picture.crop((0, 0, *frame.size))).astype(int) - np.asarray(frame)).max(-1) > 60
+        assert 0.005 < drawn.mean() < 0.3
 
     def test_links_are_the_best_pairs_in_turn(self, tracker):
         rng = np.random.default_rng(1)
@@ -147,10 +165,8 @@ class TestTracker:
         [
             ([['frame', 'x', 'y', 'w'], ['0.png', 1, 1, 5]], 'boxes.csv: no column h; it needs frame,x,y,w,h'),
             ([], 'no column frame, x, y, w, h'),
-            ([[1, 'two', 3, 4]], 'boxes.csv, line 2: x,y,w,h must be numbers'),
-            ([[1, 2, 3]], 'line 2: x,y,w,h must be numbers'),
-            ([[1, 2, 3, 4], [1, 2, 0, 4]], 'line 3: .* above 0'),
-            ([[1, 2, 'inf', 4]], 'line 2: .* must be numbers'),
+            ([[1, 'two', 3, 4]], 'boxes.csv, line 2: frame,x,y,w,h must be numbers'),
+            ([[1, 2, 3, 4], [1, 2, 3]], 'line 3: frame,x,y,w,h must be numbers'),
         ],
     )
     def test_wrong_boxes(self, call, tmp_path, run_folder, rows, message):
@@ -163,16 +179,16 @@ class TestTracker:
         refused(call('tracker', *options, '--model', run_folder), 'tracker', message)
         assert not (tmp_path / 'tracks.csv').exists()
 
-    @pytest.mark.parametrize('inside', [[[30, 20, 9, 9], [60, 40, 50, 50], [-8, -8, 9, 9]], []])
-    def test_boxes_outside_of_the_frame_are_left_out(self, call, tmp_path, run_folder, inside):
+    @pytest.mark.parametrize('inside', [[[30, 20, 9, 9], [60, 40, 50, 50], [-7, -7, 9, 9]], []])
+    def test_bad_boxes_are_left_out(self, call, tmp_path, run_folder, inside):
         (tmp_path / 'frames').mkdir()
         Image.new('RGB', (64, 48), 'red').save(tmp_path / 'frames/0.png')
-        outside = [[70, 2, 9, 9], [64, 0, 1, 1], [-9, 2, 9, 9], [2, 48, 3, 3], [5, -20, 3, 3]]
+        outside = [[70, 2, 9, 9], [64, 0, 1, 1], [-9, 2, 9, 9], [2, 48, 3, 3], ['nan', 'inf', 3, 0]]
         rows = [['0.png', *box] for box in [*outside[:2], *inside, *outside[2:]]]
         boxes = write(tmp_path / 'boxes.csv', [['frame', 'x', 'y', 'w', 'h'], *rows])
         options = ['--frames', tmp_path / 'frames', '--boxes', boxes, '--out', tmp_path / 'tracks.csv']
-        status, printed, errors = call('tracker', *options, '--model', run_folder)
-        assert (status, errors) == (0, '5 boxes are outside of their frame and were left out\n')
+        status, printed, errors = call('tracker', *options, '--model', run_folder, *SIMILAR)
+        assert (status, errors) == (0, '5 boxes are damaged or outside of their frame and were left out\n')
         assert printed.startswith(f'{len(inside)} detections in 1 frames')
         kept = [[int(row[column]) for column in 'xywh'] for row in read(tmp_path / 'tracks.csv')]
         assert kept == inside
@@ -183,7 +199,7 @@ class TestTracker:
         frames, boxes, model = (
             ['--frames', folder / 'frames'],
             ['--boxes', folder / 'boxes.csv'],
-            ['--model', run_folder],
+            ['--model', run_folder, *SIMILAR],
         )
         refused(call('tracker', *frames, '--boxes', 'none.csv', *model), 'tracker', 'none.csv')
         refused(call('tracker', '--frames', 'none', *boxes, *model), 'tracker', 'none')

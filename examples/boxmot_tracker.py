@@ -1,0 +1,63 @@
+"""Track vehicles with BoxMOT and the embeddings of timm-dpa.
+
+Needs `pip install timm-dpa boxmot` (BoxMOT is under the AGPL), frames, and the boxes of a detector:
+
+    python examples/boxmot_tracker.py --frames img1/ --boxes det/det.txt --threshold 0.67 --out tracks.txt
+    python examples/boxmot_tracker.py --frames img1/ --boxes det.txt --model runs/dpa --threshold 0.6 --out tracks.txt
+
+BoxMOT's trackers ask `reid_model` for features, here a BoxMOTEmbedder; frames are BGR, as OpenCV reads them.
+`appearance_thresh` is 1 minus the threshold of the cosine. `proximity_thresh=1` lets looks decide where boxes do not
+overlap, which is what finds a vehicle again.
+"""
+
+import argparse
+import sys
+
+import numpy as np
+
+from timm_dpa import FeatureExtractor
+from timm_dpa.embedding.images import find_images
+from timm_dpa.integrations.boxmot import BoxMOTEmbedder
+
+
+def read_boxes(path: str) -> np.ndarray:
+    """Rows of MOTChallenge: number of the frame from 1, vehicle or -1, x, y, w, h, score."""
+    rows = np.loadtxt(path, delimiter=',', usecols=range(7), ndmin=2)
+    rows[:, 4:6] += rows[:, 2:4]  # to edges
+    return rows
+
+
+def run(args: argparse.Namespace) -> None:
+    frames, rows = find_images(args.frames), read_boxes(args.boxes)
+    import cv2
+    from boxmot import BotSort
+
+    embedder = BoxMOTEmbedder(FeatureExtractor(args.model))
+    tracker = BotSort(reid_model=embedder, appearance_thresh=1 - args.threshold, proximity_thresh=1.0)
+    with open(args.out, 'w', encoding='utf-8') as file:
+        for number, path in enumerate(frames, start=1):
+            some = rows[rows[:, 0] == number]
+            some = some[(some[:, 4:6] > some[:, 2:4]).all(axis=1)]
+            boxes = np.column_stack([some[:, 2:7], np.zeros(len(some))])  # with score and class
+            for x1, y1, x2, y2, track, *_ in tracker.update(boxes, cv2.imread(str(path))):
+                file.write(f'{number},{track:.0f},{x1:.1f},{y1:.1f},{x2 - x1:.1f},{y2 - y1:.1f},1,-1,-1,-1\n')
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--frames', required=True, metavar='FOLDER', help='images, in the order of time by their names')
+    parser.add_argument('--boxes', required=True, metavar='FILE', help='rows of MOTChallenge, of a detector')
+    parser.add_argument('--model', default='dpa_resnet50', help='a name, or the folder of a run (default %(default)s)')
+    parser.add_argument('--threshold', type=float, required=True, metavar='COSINE', help='of one vehicle, such as 0.67')
+    parser.add_argument('--out', required=True, metavar='FILE', help='tracks to write, rows of MOTChallenge')
+    args = parser.parse_args()
+    try:
+        run(args)
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        print(f'boxmot_tracker.py: {" ".join(str(error).split())}', file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
