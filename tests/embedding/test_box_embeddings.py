@@ -189,16 +189,19 @@ class TestTracks:
         assert cut_pictures(stored, [1]) == {}
 
 
-class TestCommands:
-    @pytest.fixture(scope='class', autouse=True)
-    def _made(self, place):
-        words = ['--boxes', str(place / 'tracks.txt'), '--out', str(place / 'c.safetensors'), *MODEL]
-        assert main(['embed', '--video', str(place / 'clip.mp4'), *words]) == 0
+@pytest.fixture(scope='module')
+def embedded(place):
+    words = ['--boxes', str(place / 'tracks.txt'), '--out', str(place / 'c.safetensors'), *MODEL]
+    assert main(['embed', '--video', str(place / 'clip.mp4'), *words]) == 0
+    return place / 'c.safetensors'
 
-    def test_search_shows_track_and_time(self, place, capsys, tmp_path):
+
+class TestCommands:
+    def test_search_shows_track_and_time(self, place, embedded, capsys, tmp_path):
         query = tmp_path / 'car.png'
         Image.fromarray(sequences.texture(2)).save(query)
-        words = ['search', '--query', str(query), '--gallery', str(place / 'c.safetensors'), *MODEL]
+        words = ['search', '--query', str(query), '--gallery', str(embedded), *MODEL]
+        capsys.readouterr()
         assert main([*words, '--top', '3', '--out', str(tmp_path / 's.csv'), '--figure', str(tmp_path / 'f.png')]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert lines[1].split() == ['rank', 'similarity', 'track', 'time', 's', 'image']

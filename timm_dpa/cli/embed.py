@@ -60,8 +60,9 @@ def _run(args: argparse.Namespace) -> None:
 def _embed_boxes(args: argparse.Namespace, source: str) -> EmbedReport:
     from timm_dpa.embedding.box_embeddings import embed_boxes_to_file
 
-    if not os.path.exists(source):
-        raise FileNotFoundError(f'{source}: no such video, or folder of frames')
+    for path, what in ((source, 'video, or folder of frames'), (args.boxes, 'file of boxes')):
+        if not os.path.exists(path):
+            raise FileNotFoundError(f'{path}: no such {what}')
     return embed_boxes_to_file(
         make_extractor(args),
         source,

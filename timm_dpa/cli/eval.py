@@ -56,6 +56,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--rerank', action='store_true', help='re-rank by k-reciprocal neighbors')
     parser.add_argument('--flip', action='store_true', help='embed each image and its mirror image')
+    parser.add_argument(
+        '--jitter',
+        type=float,
+        default=0.0,
+        metavar='X',
+        help='also score the same images with each side of their boxes off by up to X of its length, such as 0.1',
+    )
     add_data_options(parser)
     add_model_options(parser)
 
@@ -64,9 +71,11 @@ def _run(args: argparse.Namespace) -> None:
     from timm_dpa.train.data.moments import GAP, STRIDE
     from timm_dpa.train.data.provenance import describe_data
     from timm_dpa.train.data.query_gallery import resolve_protocol
-    from timm_dpa.train.evaluation.evaluate import evaluate_model, markdown_table, write_evaluation
+    from timm_dpa.train.evaluation.evaluate import evaluate_model, markdown_table, with_loose, write_evaluation
+    from timm_dpa.train.evaluation.jitter import check_jitter
     from timm_dpa.train.evaluation.verification import verification_table
 
+    check_jitter(args.jitter)
     data = read_data(args, args.data)
     protocol, draws = resolve_protocol(data, args.protocol, args.draws)
     if protocol != 'gap' and (args.gap is not None or args.stride is not None):
@@ -79,22 +88,22 @@ def _run(args: argparse.Namespace) -> None:
     out = Path(args.out) if args.out else _default_folder(args, name, label, origin['data'])
     if not args.overwrite:
         asked = {'protocol': protocol, 'draws': draws, 'seed': args.seed, 'query_identities': args.queries}
+        asked |= {'jitter': args.jitter} if args.jitter else {}
         asked |= frames if protocol == 'gap' else {}
         asked |= {'rerank': args.rerank, 'expand': args.expand, 'flip': args.flip}
         _check_replaceable(out, {'data': origin['data'], **asked} | ({'model': origin['model']} if args.out else {}))
-    result = evaluate_model(
-        extractor,
-        data,
-        protocol,
-        draws=draws,
-        seed=args.seed,
-        use_rerank=args.rerank,
-        expand=args.expand,
-        exclude_same_camera=None if args.same_camera is None else args.same_camera == 'exclude',
-        query_identities=args.queries,
+    options: dict[str, Any] = {
+        'draws': draws,
+        'seed': args.seed,
+        'use_rerank': args.rerank,
+        'expand': args.expand,
+        'exclude_same_camera': None if args.same_camera is None else args.same_camera == 'exclude',
+        'query_identities': args.queries,
         **frames,
-    )
-    table, numbers = write_evaluation(result, label, out, **origin)
+    }
+    result = evaluate_model(extractor, data, protocol, **options)
+    loose = evaluate_model(extractor, data, protocol, jitter=args.jitter, **options) if args.jitter else None
+    table, numbers = write_evaluation(result, label, out, loose, **origin)
     metrics = result.metrics
     print(
         f'{metrics["valid_queries"]:.0f} queries, gallery of {result.settings["gallery"]}, protocol {protocol}'
@@ -106,7 +115,7 @@ def _run(args: argparse.Namespace) -> None:
     )
     if result.skipped:
         print(f'{len(result.skipped)} images could not be read and are left out')
-    print('\n' + markdown_table([(label, result)]) + '\n')
+    print('\n' + markdown_table(with_loose(label, result, loose)) + '\n')
     if result.verification:
         print(verification_table(result.verification, markdown=True) + '\n')
     print(f'table: {table}')
@@ -121,6 +130,7 @@ def _default_folder(args: argparse.Namespace, name: str, label: str, data: dict[
         f'gap{args.gap}' if args.gap is not None else None,
         f'stride{args.stride}' if args.stride is not None else None,
         'flip' if args.flip else None,
+        f'jitter{args.jitter:g}' if args.jitter else None,
         f'expand{args.expand}' if args.expand else None,
         'rerank' if args.rerank else None,
         f'same-camera-{args.same_camera}' if args.same_camera else None,

@@ -130,6 +130,7 @@ def write_crops(
 
 
 def _prepared(files: SequenceFiles, options: CropOptions) -> _Job:
+    open_frames(files.frames)  # whether there is such a thing shows before a folder is made
     boxes = read_boxes(files.boxes, files.format)
     _check_name(files.name, f'{files.frames}: the sequence')
     first = boxes.first_frame if options.first_frame is None else options.first_frame
@@ -189,6 +190,7 @@ def _settings(jobs: list[_Job], options: CropOptions) -> dict[str, Any]:
                 'frames': str(job.files.frames.resolve()),
                 'boxes_sha256': digest.hexdigest(),
                 'format': job.boxes.format,
+                'rate': job.files.rate,
             }
         )
     settings = {'format': 'timm-dpa crops 1', 'sequences': made_of, 'options': asdict(options)}

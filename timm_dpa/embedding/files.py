@@ -59,7 +59,7 @@ class Sightings:
         names = ('x1', 'y1', 'x2', 'y2') + (('x3', 'y3', 'x4', 'y4') if self.boxes.shape[1] == 8 else ())
         table = {'track': self.tracks, 'frame': self.frames.tolist(), 'time': self.times.tolist()}
         table |= {name: column.tolist() for name, column in zip(names, self.boxes.T, strict=True)}
-        return {**table, 'score': [float(str(score)) for score in self.scores]}
+        return {**table, 'score': [float(str(score)) for score in self.scores]}  # 0.9 and not 0.8999999761581421
 
 
 @dataclass

@@ -104,7 +104,8 @@ def _part(name: str) -> str:
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(child for child in root.iterdir() if child.is_dir() and not child.name.startswith('.'))
+    with os.scandir(root) as entries:  # which tells folders without a look at each of many files
+        return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith('.'))
 
 
 def _sequences_at(folder: Path, first: bool) -> list[SequenceFiles]:

@@ -188,7 +188,7 @@ def check_data(
             check_evaluable(data, protocol)
         except ValueError as error:
             not_evaluable = str(error).removeprefix(str(data.root)).lstrip(', ')
-    query, gallery, rule = parts[:3]
+    query, gallery, rule = parts
     splits = {'train': data.train, 'test': data.test, 'query': query, 'gallery': gallery}
     looks: dict[str, _Look] = {}
     if not quick:

@@ -42,11 +42,13 @@ class Split:
         paths: N files, sorted.
         pids: `(N,)` int64, the identity of each, an index into `ReIDData.identities`.
         camids: `(N,)` int64, the camera of each; 0 where the layout knows none.
+        groups: `(N,)` int64 where the candidates of a query are the gallery images of its group; None where all are.
     """
 
     paths: list[str]
     pids: np.ndarray
     camids: np.ndarray
+    groups: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -55,7 +57,8 @@ class Split:
         """The images at the indices `which`, in that order, or where the mask `which` is true."""
         which = np.asarray(which)
         rows = np.arange(len(self))[which if which.size else which.astype(np.int64)]
-        return Split([self.paths[row] for row in rows], self.pids[rows], self.camids[rows])
+        groups = None if self.groups is None else self.groups[rows]
+        return Split([self.paths[row] for row in rows], self.pids[rows], self.camids[rows], groups)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,27 +22,11 @@ _logger = logging.getLogger(__name__)
 
 
 class QueryGallery(NamedTuple):
-    """Query and gallery of an evaluation, and whether images of a query's vehicle by its own camera are left out.
-
-    Where there are groups, `(Q,)` and `(G,)` int64, the candidates of a query are the gallery images of its group.
-    """
+    """Query and gallery of an evaluation, and whether images of a query's vehicle by its own camera are left out."""
 
     query: Split
     gallery: Split
     exclude_same_camera: bool
-    query_groups: np.ndarray | None = None
-    gallery_groups: np.ndarray | None = None
-
-    def subset(self, query: np.ndarray, gallery: np.ndarray) -> QueryGallery:
-        """The images where the masks `(Q,)` and `(G,)` are true."""
-        groups = (self.query_groups, self.gallery_groups)
-        kept = [None if group is None else group[mask] for group, mask in zip(groups, (query, gallery), strict=True)]
-        return self._replace(
-            query=self.query.subset(query),
-            gallery=self.gallery.subset(gallery),
-            query_groups=kept[0],
-            gallery_groups=kept[1],
-        )
 
     def matches(self, files: dict[str, int] | None = None) -> np.ndarray:
         """`(Q,)` int64: how many gallery images there are to find for each query.
@@ -66,10 +51,10 @@ class QueryGallery(NamedTuple):
     def _count(self, columns: tuple[int, ...], files: dict[str, int] | None) -> np.ndarray:
         """Gallery images that agree with each query in vehicle (0), camera (1) or file (2)."""
         sides = []
-        for split, groups in ((self.query, self.query_groups), (self.gallery, self.gallery_groups)):
+        for split in (self.query, self.gallery):
             names = split.paths if files is None else [files[path] for path in split.paths]
             labels = (split.pids.tolist(), split.camids.tolist(), names)
-            group = [0] * len(split) if groups is None else groups.tolist()
+            group = [0] * len(split) if split.groups is None else split.groups.tolist()
             sides.append(list(zip(group, *(labels[k] for k in columns), strict=True)))
         counts = Counter(sides[1])
         return np.array([counts[key] for key in sides[0]], np.int64)
@@ -164,7 +149,7 @@ def warn_about(data: ReIDData, parts: QueryGallery, log: bool = True) -> list[st
     valid = matches > 0
     found = []
     apart = least_gap(parts.query.paths, parts.query.pids, parts.gallery.paths, parts.gallery.pids)
-    if parts.query_groups is None and apart is not None and apart < GAP:
+    if parts.query.groups is None and apart is not None and apart < GAP:
         found.append(
             f'half of the queries have an image of the same track at most {apart:g} frames away in the gallery: '
             'neighbors in time look alike, which makes the scores high; the protocol gap compares images further apart'
@@ -308,7 +293,8 @@ def _pick_later(data: ReIDData, gap: int, stride: int) -> QueryGallery:
         query, gallery, query_groups, gallery_groups = pairs_after(pool.paths, pool.pids, gap, stride)
     except ValueError as error:
         raise ValueError(f'{data.root}, protocol gap: {error}') from error
-    return QueryGallery(pool.subset(query), pool.subset(gallery), False, query_groups, gallery_groups)
+    parts = replace(pool.subset(query), groups=query_groups), replace(pool.subset(gallery), groups=gallery_groups)
+    return QueryGallery(*parts, False)
 
 
 def _one_by_each_camera(test: Split, seed: int | Sequence[int]) -> np.ndarray:

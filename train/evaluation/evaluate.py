@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ..data.query_gallery import QueryGallery, check_evaluable, pick_query_galle
 from ..run.distributed import Processes
 from .candidates import Candidates
 from .groups import evaluate_groups
+from .jitter import check_jitter, jittered
 from .metrics import DrawMetrics, RankingMetrics, evaluate, evaluate_distances, evaluate_draws
 from .reranking import expand_queries, rerank
 from .tables import METRICS
@@ -34,6 +35,7 @@ __all__ = [
     'embed_split',
     'evaluate_model',
     'markdown_table',
+    'with_loose',
     'write_evaluation',
 ]
 
@@ -95,6 +97,7 @@ def evaluate_model(
     query_identities: Sequence[str] | None = None,
     gap: int = GAP,
     stride: int = STRIDE,
+    jitter: float = 0.0,
     processes: Processes | None = None,
     progress: bool | None = None,
 ) -> Evaluation:
@@ -114,6 +117,8 @@ def evaluate_model(
         exclude_same_camera: the same-camera rule, on or off; None for the protocol's own.
         query_identities: names of the identities whose images are queries; the gallery stays whole.
         gap, stride: frames from a query to its candidates, and between queries, of the protocol `gap`.
+        jitter: share of the width and height by which the sides of each image move at random, 0 to 0.4, see `jittered`;
+            the seed is that of the draws.
         processes: share the images among them; all get the same result.
         progress: show a bar; None shows one on a terminal only.
 
@@ -122,6 +127,7 @@ def evaluate_model(
     """
     protocol, draws = resolve_protocol(data, protocol, draws)
     wanted = None if query_identities is None else _pids(data, query_identities)
+    check_jitter(jitter)
     if expand < 0:
         raise ValueError(f'expand must be at least 0, not {expand}')
     if protocol == 'gap' and (use_rerank or expand):
@@ -134,7 +140,8 @@ def evaluate_model(
             np.concatenate([parts.query.pids, parts.gallery.pids]),
             np.concatenate([parts.query.camids, parts.gallery.camids]),
         )
-    vectors, rows, skipped = embed_split(extractor, images, processes, progress)
+    noise = (jitter, seed) if jitter else None
+    vectors, rows, skipped = embed_split(extractor, images, processes, progress, noise)
     parts = _chosen(parts, rows, wanted)
 
     distributed = processes is not None and processes.world_size > 1
@@ -162,12 +169,14 @@ def evaluate_model(
         'expand': expand,
         'flip': extractor.flip,
     }
+    if jitter:
+        settings['jitter'] = jitter
     if protocol == 'gap':
         settings |= {'gap': gap, 'stride': stride}
     if query_identities is not None:
         settings['query_identities'] = list(query_identities)
     verification = None
-    if parts.query_groups is None:
+    if parts.query.groups is None:
         verification = _verify(vectors, rows, parts, data.files, extractor.device, processes or Processes())
     warnings = warn_about(data, parts)
     return Evaluation(result.mean, result.std, result.cmc, result.draws[0], settings, skipped, warnings, verification)
@@ -184,9 +193,13 @@ def _pids(data: ReIDData, names: Sequence[str]) -> np.ndarray:
 
 
 def embed_split(
-    extractor: FeatureExtractor, split: Split, processes: Processes | None = None, progress: bool | None = None
+    extractor: FeatureExtractor,
+    split: Split,
+    processes: Processes | None = None,
+    progress: bool | None = None,
+    noise: tuple[float, int] | None = None,
 ) -> tuple[np.ndarray, dict[str, int], dict[str, str]]:
-    """Embed the images of a split, shared among the processes.
+    """Embed the images of a split, shared among the processes; `noise` is that of `jittered`, None for none.
 
     Returns:
         `(N, D)` float32 of unit length, of the images that could be read; path -> row; path -> reason of the others.
@@ -194,7 +207,10 @@ def embed_split(
     processes = processes or Processes()
     paths = list(dict.fromkeys(split.paths))  # VeRi-776 keeps its queries in the gallery, too
     share = paths[processes.rank :: processes.world_size]
-    embedded = extractor.run([ImageItem(path, path) for path in share], progress=progress)
+    images: Iterable[ImageItem] = [ImageItem(path, path) for path in share]
+    if noise is not None:
+        images = jittered(share, *noise, extractor.decoding)
+    embedded = extractor.run(images, progress=progress)
     skipped = dict(embedded.failures)
     if processes.world_size == 1:
         vectors, names = embedded.vectors, embedded.names
@@ -214,7 +230,7 @@ def _chosen(parts: QueryGallery, rows: dict[str, int], wanted: np.ndarray | None
     known = [np.array([path in rows for path in split.paths], bool) for split in (parts.query, parts.gallery)]
     if wanted is not None:
         known[0] &= np.isin(parts.query.pids, wanted)
-    return parts.subset(known[0], known[1])
+    return parts._replace(query=parts.query.subset(known[0]), gallery=parts.gallery.subset(known[1]))
 
 
 def _score(
@@ -229,7 +245,7 @@ def _score(
     """The metrics of one draw."""
     query, gallery = ([rows[path] for path in split.paths] for split in (parts.query, parts.gallery))
     queries: Any = vectors[query]
-    if parts.query_groups is not None:
+    if parts.query.groups is not None:
         return evaluate_groups(queries, vectors[gallery], parts, files, device=options['device'])
     known: dict[str, Any] = {
         'query_pids': parts.query.pids,
@@ -283,11 +299,22 @@ def markdown_table(rows: Sequence[tuple[str, Evaluation]]) -> str:
     return format_table(lines, numeric=range(1, len(METRICS) + 1), markdown=True)
 
 
-def write_evaluation(result: Evaluation, name: str, folder: Path, **origin: Any) -> tuple[Path, Path]:
+def with_loose(name: str, result: Evaluation, loose: Evaluation | None) -> list[tuple[str, Evaluation]]:
+    """The rows of a table: an evaluation and, if there is one, the same with jitter."""
+    rows = [(name, result)]
+    if loose is not None:
+        rows.append((f'{name}, boxes off by up to {100 * loose.settings["jitter"]:g} %', loose))
+    return rows
+
+
+def write_evaluation(
+    result: Evaluation, name: str, folder: Path, loose: Evaluation | None = None, **origin: Any
+) -> tuple[Path, Path]:
     """Write `evaluation.json` and `evaluation.md`; returns their paths.
 
     Args:
         name: of the model, for the row.
+        loose: the same with jitter: a second row, and `loose` in the numbers.
         origin: what else to note, such as the data.
 
     Raises:
@@ -295,10 +322,13 @@ def write_evaluation(result: Evaluation, name: str, folder: Path, **origin: Any)
     """
     table, numbers = folder / 'evaluation.md', folder / 'evaluation.json'
     notes = ''.join(f'\nNote: {warning}.\n' for warning in result.warnings)
-    text = markdown_table([(name, result)]) + '\n'
+    text = markdown_table(with_loose(name, result, loose)) + '\n'
     if result.verification:
         text += f'\n{verification_table(result.verification, markdown=True)}\n'
     write_bytes(table, (text + notes).encode('utf-8', 'backslashreplace'))
     content = {'name': name, **origin, **result.as_dict()}
+    if loose is not None:
+        content['settings'] = {**result.settings, 'jitter': loose.settings['jitter']}
+        content['loose'] = {'metrics': loose.metrics, 'deviation': loose.deviation, 'skipped': loose.skipped}
     write_bytes(numbers, json.dumps(content, indent=2, ensure_ascii=False).encode('utf-8', 'backslashreplace'))
     return table, numbers

@@ -32,15 +32,15 @@ def evaluate_groups(
     Raises:
         ValueError: no query with a positive, or embeddings that are not finite.
     """
-    assert parts.query_groups is not None
-    assert parts.gallery_groups is not None
+    assert parts.query.groups is not None
+    assert parts.gallery.groups is not None
     ap, inp = np.full(len(queries), np.nan), np.full(len(queries), np.nan)
     first = np.zeros(len(queries), np.int64)
     valid = parts.has_match(files)
     numbers = [np.array([files[path] for path in split.paths], np.int64) for split in (parts.query, parts.gallery)]
-    for group in np.unique(parts.query_groups[valid]):
-        rows = np.flatnonzero(valid & (parts.query_groups == group))
-        columns = np.flatnonzero(parts.gallery_groups == group)
+    for group in np.unique(parts.query.groups[valid]):
+        rows = np.flatnonzero(valid & (parts.query.groups == group))
+        columns = np.flatnonzero(parts.gallery.groups == group)
         found = evaluate(
             queries[rows],
             gallery[columns],

@@ -193,7 +193,7 @@ def rank_lists(
     if queries < 1 or top < 1:
         raise ValueError(f'queries and top must be at least 1, not {queries} and {top}')
     parts = pick_query_gallery(data, protocol, (seed, 0))
-    if parts.query_groups is not None:
+    if parts.query.groups is not None:
         raise ValueError('protocol gap: each query has candidates of its own; draw ranks with --protocol vru')
     named = [_find_query(data, parts.query, name) for name in query_names or ()]
     chosen = parts.query  # until it is known what can be read

@@ -121,8 +121,8 @@ class TestProtocols:
                     expected[path] = sorted(later.values())
         assert sorted(names(parts.query)) == sorted(expected)
         assert 'north_3/north_000012.jpg' in names(parts.gallery)  # a vehicle with one image is a candidate
-        for path, group in zip(names(parts.query), parts.query_groups, strict=True):
-            mine = [other for other, k in zip(names(parts.gallery), parts.gallery_groups, strict=True) if k == group]
+        for path, group in zip(names(parts.query), parts.query.groups, strict=True):
+            mine = [other for other, k in zip(names(parts.gallery), parts.gallery.groups, strict=True) if k == group]
             assert sorted(mine) == expected[path]
         assert parts.matches().tolist() == [1] * len(expected)
         assert parts.negatives().tolist() == [len(expected[path]) - 1 for path in names(parts.query)]
@@ -133,9 +133,9 @@ class TestProtocols:
         with pytest.raises(ValueError, match='no image is in a frame divisible by the stride, 50'):
             check_evaluable(load_data(_renamed(crops, tmp_path), 'folders', test_fraction=1), 'gap', stride=50)
         with pytest.raises(
-            ValueError, match=r'among two or more 39 frames later; give other numbers \(--gap, --stride\)'
+            ValueError, match=r'among two or more 41 frames later; give other numbers \(--gap, --stride\)'
         ):
-            pick_query_gallery(data, 'gap', gap=39, stride=3)
+            pick_query_gallery(data, 'gap', gap=41, stride=3)
         with pytest.raises(ValueError, match='gap must be at least 1 frame'):
             pick_query_gallery(data, 'gap', gap=0)
         other = load_data(layouts.vehicle_folders(tmp_path / 'f', {'a': 3, 'b': 3}), test_fraction=1)
