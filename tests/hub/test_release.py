@@ -306,10 +306,12 @@ class TestBuilt:
             (tree / 'hub' / 'models' / f'dpa_resnet18.{tag}').mkdir(parents=True)
             shutil.copy(others, tree / 'hub' / 'models' / f'dpa_resnet18.{tag}')
         (tree / 'timm_dpa' / 'weights' / 'manifest.json').write_text(json.dumps(manifest))
-        shutil.copytree(models_of(site) / NAME, tree / 'hub' / 'models' / NAME)
+        shutil.copytree(models_of(site) / NAME, tree / 'hub' / 'models' / NAME, symlinks=True)
 
         full = build(tree, tmp_path / 'full')
-        assert listing(models_of(full)) == listing(tree / 'hub' / 'models')
+        carried = listing(tree / 'hub' / 'models')
+        carried.pop(f'{NAME}/weights.safetensors')  # a link
+        assert listing(models_of(full)) == carried
         out, _ = run_python(TestLoaded.CODE, full, tmp_path, search=True)
         assert out.endswith(f'True {expected}\n')
 
@@ -403,7 +405,7 @@ class TestCommand:
             (['--package', '--tag', 'x'], '--package takes a folder and --tag'),
             (['RUN', '--package', '--tag', 'x', '--repo-id', 'org/x'], 'takes no --repo-id'),
             (['RUN', '--package', '--tag', 'x', '--dry-run', 'look'], '--dry-run'),
-            (['--all', '--org', 'org', '--package'], 'neither a folder nor --repo-id or --package'),
+            (['--all', '--org', 'org', '--package'], 'neither a folder nor --repo-id, --package or --refresh'),
             (['--all', '--org', 'org', '--half'], 'their cards take no options'),
             (['nowhere', '--package', '--tag', 'x'], 'no such folder'),
             (['RUN', '--repo-id', 'org/x', '--zoo', 'zoo'], '--zoo goes with --all'),
