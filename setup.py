@@ -18,8 +18,10 @@ _MODELS = Path('hub', 'models')
 
 
 def _left_out(file):
-    """Whether a file of the checkout belongs to a model that is not carried."""
+    """Whether a file of the checkout belongs to a model that is not carried, or is a link, which would be a copy."""
     parts = Path(os.path.relpath(file)).parts
+    if parts[:2] == _MODELS.parts and parts[-1] == 'weights.safetensors':
+        return True
     return parts[:2] == _MODELS.parts and _carried is not None and parts[2] not in _carried
 
 

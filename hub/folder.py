@@ -25,6 +25,7 @@ from timm_dpa.train.evaluation.thresholds import choose_thresholds
 from timm_dpa.train.figures.ranked_lists import rank_list_figure
 from timm_dpa.train.run.folder import RunFolder
 from timm_dpa.train.run.networks import pretrained_origin
+from timm_dpa.train.run.peer_files import with_dtype, write_peer_files
 
 from .card import CARD, FACTS_FILE, CardFacts, read_facts, read_results, render_card, summarize, write_card
 from .golden import GOLDEN_FILE, check_golden, write_golden
@@ -126,6 +127,7 @@ def build_folder(
         thresholds = choose_thresholds(evaluations)
         config = _read_config(model, license or 'apache-2.0')
         write_config(config, making, thresholds)
+        write_peer_files(making, repo_id)
         name = repo_id.rpartition('/')[2]
         commands = write_recipes(runs, making, name)
         write_golden(making)
@@ -194,7 +196,8 @@ def reuse_folder(folder: Path, out: Path, repo_id: str) -> None:
         )
     check_golden(folder)
     with atomic_folder(out) as making:
-        shutil.copytree(folder, making, dirs_exist_ok=True)
+        shutil.copytree(folder, making, symlinks=True, dirs_exist_ok=True)
+        write_peer_files(making, repo_id)  # folders of 0.1.0 have none
         if moved:
             write_card(dataclasses.replace(facts, repo_id=repo_id), making)
 
@@ -234,7 +237,7 @@ def _read_config(folder: Path, license: str) -> dict[str, Any]:
 
 def write_config(config: dict[str, Any], out: Path, thresholds: Sequence[dict[str, Any]]) -> None:
     """Write `config.json`, with the thresholds of the weights where there are any."""
-    config = {key: value for key, value in config.items() if key != 'thresholds'}
+    config = with_dtype({key: value for key, value in config.items() if key != 'thresholds'})
     if thresholds:
         config['thresholds'] = list(thresholds)
     write_bytes(out / 'config.json', (json.dumps(config, indent=2) + '\n').encode())

@@ -19,6 +19,7 @@ from timm_dpa.train.data.mixing import load_sources
 from timm_dpa.train.evaluation.thresholds import choose_thresholds
 from timm_dpa.train.recipes.recipe import Recipe
 from timm_dpa.train.run.folder import RunFolder
+from timm_dpa.train.run.peer_files import write_peer_files
 from timm_dpa.train.zoo import is_newer
 from timm_dpa.weights.fetch import MODELS
 from timm_dpa.weights.manifest import MANIFEST, Release, file_sha256, read_manifest, record_release
@@ -114,6 +115,7 @@ def refresh_release(
         facts = dataclasses.replace(facts, thresholds=thresholds)
     config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
     write_config(config, folder, facts.thresholds)
+    write_peer_files(folder, facts.repo_id)
     write_card(facts, folder)
     release = dataclasses.replace(describe_release(folder, known.tag, known.repo), revision=known.revision)
     record_release(release, manifest)

@@ -18,7 +18,7 @@ from torch import nn
 from .attention import ATTN_TEXTS, create_stage_attn
 from .head import ReIDHead
 from .layers.norm import InstanceBatchNorm2d
-from .weights.fetch import build_checked, locate_weights
+from .weights.fetch import WHITEN_TAG, build_checked, locate_weights
 from .weights.manifest import Release, read_manifest
 
 __all__ = ['ReIDResNet']  # register_model adds the architectures
@@ -192,6 +192,7 @@ default_cfgs = generate_default_cfgs(
     {
         **{arch: _cfg() for arch in _ARCHITECTURES if not any(name.startswith(f'{arch}.') for name in _released)},
         **_released,
+        **{f'{arch}.{WHITEN_TAG}': _cfg() for arch in _ARCHITECTURES},
     }
 )
 

@@ -19,12 +19,14 @@ from tests.support.hub_client import TOKEN, HubClient, embed
 from tests.support.hub_server import LoopbackHub
 from tests.support.hub_storage import Account
 from tests.support.site import MODEL_FILES, copy_package, models_of
+from timm_dpa import FeatureExtractor, load_weights
 from timm_dpa.cli.main import main
 from timm_dpa.hub.golden import check_golden
 from timm_dpa.hub.half import store_half
-from timm_dpa.hub.release import release_model
+from timm_dpa.hub.release import refresh_release, release_model
 from timm_dpa.train.data.toy_vehicles import draw_vehicle
 from timm_dpa.weights.manifest import file_sha256, read_manifest
+from timm_dpa.weights.thresholds import as_mapping
 
 PROJECT = Path(__file__).parents[2]
 NAME = 'reid_resnet18.squares'
@@ -124,6 +126,68 @@ class TestFolder:
         with pytest.raises(FileNotFoundError, match='no such manifest'):
             release_model(standard, 'other', manifest=tmp_path / 'none.json', models=models)
         assert listing(site) == before
+
+
+class TestRefreshed:
+    """Files around the weights, written again with thresholds of further evaluations."""
+
+    @pytest.fixture
+    def released(self, standard, tmp_path):
+        (tmp_path / 'weights.json').write_text('{"weights": []}')
+        options = {'manifest': tmp_path / 'weights.json', 'models': tmp_path / 'models', 'half': True}
+        release_model(standard, 'squares', **options)
+        return tmp_path / 'models' / NAME
+
+    def measured(self, released, folder, **other):
+        """An evaluation of many pairs."""
+        sha256 = FeatureExtractor(released, device='cpu').describe()['network_sha256']
+        rows = [{'false_match_rate': rate, 'cosine': rate + 0.5, 'miss_rate': 0.25} for rate in (0.01, 0.05)]
+        content = json.loads((released.parents[1] / 'evaluation.json').read_text())
+        found = {'same_pairs': 60, 'different_pairs': 1000, 'thresholds': rows}
+        folder.mkdir()
+        content = {**content, 'verification': found, 'model': {'network_sha256': sha256}, **other}
+        (folder / 'evaluation.json').write_text(json.dumps(content))
+        return folder
+
+    def test_thresholds_go_to_card_configuration_manifest_and_model(self, released, standard, tmp_path):
+        shutil.copy(standard / 'evaluation.json', tmp_path)
+        before = listing(released)
+        wanted = {0.01: 0.51, 0.05: 0.55}
+        results = [self.measured(released, tmp_path / 'street')]
+        release = refresh_release(released, results, manifest=tmp_path / 'weights.json')
+        assert as_mapping(release.thresholds) == wanted
+        assert read_manifest(tmp_path / 'weights.json') == {NAME: release}
+        after = listing(released)
+        changed = {name for name in after if after[name] != before.get(name)}
+        assert changed == {'README.md', 'config.json', 'release.json'}
+        assert '| 5 % | 0.5500 | 25.0 % | noisy \\| patterns | 60 | 1,000 |' in after['README.md'].decode()
+        assert FeatureExtractor(released).thresholds == wanted
+        assert FeatureExtractor(released, image_size=64).thresholds is None
+        assert FeatureExtractor(released, flip=True).thresholds is None
+        model = timm.create_model(f'local-dir:{released}', pretrained=True)
+        assert model.thresholds == wanted
+        assert timm.create_model(f'local-dir:{released}', pretrained=False).thresholds is None
+        load_weights(model, standard / 'model' / 'model.safetensors')
+        assert model.thresholds is None
+        assert main(['publish', str(released), '--refresh', '--package']) == 2
+        refresh_release(released, manifest=tmp_path / 'weights.json')
+        assert listing(released) == after
+
+    def test_results_of_other_weights_and_too_few_pairs_are_refused(self, released, standard, evaluated, tmp_path):
+        shutil.copy(standard / 'evaluation.json', tmp_path)
+        before = listing(tmp_path / 'models')
+        manifest = tmp_path / 'weights.json'
+        with pytest.raises(ValueError, match='an evaluation of other weights'):  # float32 ones
+            refresh_release(released, [evaluated], manifest=manifest)
+        none = self.measured(released, tmp_path / 'few', verification=None)
+        with pytest.raises(ValueError, match='no threshold in these results'):
+            refresh_release(released, [none], manifest=manifest)
+        with pytest.raises(FileNotFoundError, match='no finished model here'):
+            refresh_release(standard, manifest=manifest)
+        manifest.write_text('{"weights": []}')
+        with pytest.raises(ValueError, match='no entry of this name'):
+            refresh_release(released, manifest=manifest)
+        assert listing(tmp_path / 'models') == before
 
 
 class TestLoaded:
@@ -242,10 +306,12 @@ class TestBuilt:
             (tree / 'hub' / 'models' / f'dpa_resnet18.{tag}').mkdir(parents=True)
             shutil.copy(others, tree / 'hub' / 'models' / f'dpa_resnet18.{tag}')
         (tree / 'timm_dpa' / 'weights' / 'manifest.json').write_text(json.dumps(manifest))
-        shutil.copytree(models_of(site) / NAME, tree / 'hub' / 'models' / NAME)
+        shutil.copytree(models_of(site) / NAME, tree / 'hub' / 'models' / NAME, symlinks=True)
 
         full = build(tree, tmp_path / 'full')
-        assert listing(models_of(full)) == listing(tree / 'hub' / 'models')
+        carried = listing(tree / 'hub' / 'models')
+        carried.pop(f'{NAME}/weights.safetensors')  # a link
+        assert listing(models_of(full)) == carried
         out, _ = run_python(TestLoaded.CODE, full, tmp_path, search=True)
         assert out.endswith(f'True {expected}\n')
 
@@ -339,7 +405,7 @@ class TestCommand:
             (['--package', '--tag', 'x'], '--package takes a folder and --tag'),
             (['RUN', '--package', '--tag', 'x', '--repo-id', 'org/x'], 'takes no --repo-id'),
             (['RUN', '--package', '--tag', 'x', '--dry-run', 'look'], '--dry-run'),
-            (['--all', '--org', 'org', '--package'], 'neither a folder nor --repo-id or --package'),
+            (['--all', '--org', 'org', '--package'], 'neither a folder nor --repo-id, --package or --refresh'),
             (['--all', '--org', 'org', '--half'], 'their cards take no options'),
             (['nowhere', '--package', '--tag', 'x'], 'no such folder'),
             (['RUN', '--repo-id', 'org/x', '--zoo', 'zoo'], '--zoo goes with --all'),

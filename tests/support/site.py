@@ -19,10 +19,14 @@ MODEL_FILES = [
     'README.md',
     'config.json',
     'model.safetensors',
+    'modules.json',
     'ranks.png',
     'recipe.yaml',
+    'reid_config.json',
     'release.json',
+    'sentence_bert_config.json',
     'test/golden.safetensors',
+    'weights.safetensors',
 ]
 
 

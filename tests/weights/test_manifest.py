@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import timm
+from timm.models import is_model_pretrained
 
 import timm_dpa
 from tests.support.site import copy_package
@@ -103,3 +104,16 @@ print([name for name in timm.list_pretrained() if 'drawn' in name])
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout == expected
+
+
+def test_released_weights_bring_their_thresholds():
+    """By the tag, and by the architecture alone; where this installation has them."""
+    for release in read_manifest().values():
+        rows = release.thresholds
+        assert [row['false_match_rate'] for row in rows] == sorted({row['false_match_rate'] for row in rows})
+        if is_model_pretrained(release.name) and (MODELS / release.name).is_dir():
+            model = timm.create_model(release.name, pretrained=True)
+            assert model.thresholds == {row['false_match_rate']: row['cosine'] for row in rows}
+            assert sorted(model.thresholds.values(), reverse=True) == list(model.thresholds.values())
+            break
+    assert timm.create_model('reid_resnet18').thresholds is None

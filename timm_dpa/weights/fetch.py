@@ -23,6 +23,7 @@ from .thresholds import as_mapping, stored_thresholds
 __all__ = [
     'MODELS',
     'ORG_VARIABLE',
+    'WHITEN_TAG',
     'MissingWeightsError',
     'WeightsError',
     'build_checked',
@@ -36,6 +37,9 @@ ORG_VARIABLE = 'TIMM_DPA_HUB_ORG'
 
 #: folders of the released models that come with this package, `<architecture>.<tag>`, exactly as on the Hub
 MODELS = Path(getattr(find_spec('timm_dpa.hub'), 'origin', '')).parent / 'models'  # found, not imported
+
+#: tag without weights: the architecture with a whitening, for packages that make a network by its name alone
+WHITEN_TAG = 'whiten'
 
 WEIGHTS_FILE = 'model.safetensors'  # what timm's export writes
 _SHA256 = re.compile(r'[0-9a-f]{64}')
@@ -82,6 +86,8 @@ def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any)
             configuration states.
     """
     _check_known(variant, pretrained, kwargs)
+    if kwargs.get('pretrained_cfg') == WHITEN_TAG:
+        kwargs.setdefault('whiten', True)
     if not pretrained:
         return build_model_with_cfg(model_cls, variant, pretrained, **kwargs)
     overlay = dict(kwargs.pop('pretrained_cfg_overlay', None) or {})

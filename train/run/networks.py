@@ -26,6 +26,7 @@ from timm_dpa.weights.init import find_weights, looks_like_file
 from timm_dpa.weights.manifest import file_sha256, is_released, read_manifest
 
 from ..recipes.recipe import ModelRecipe
+from .peer_files import with_dtype, write_peer_files
 
 __all__ = [
     'brings_weights',
@@ -209,7 +210,9 @@ def write_model_folder(
     folder: Path,
     thresholds: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Write `config.json` and `model.safetensors` of a model, whole or not at all; a folder is replaced as a whole.
+    """Write `config.json`, `model.safetensors` and what `write_peer_files` adds, whole or not at all.
+
+    A folder is replaced as a whole.
 
     Args:
         model: of a registered architecture, without a classifier; its `pretrained_cfg` goes into the configuration.
@@ -237,4 +240,5 @@ def write_model_folder(
         written.get('model_args', {}).pop('num_classes', None)  # transformers gives it, too, and fails then
         if thresholds:
             written['thresholds'] = list(thresholds)
-        path.write_text(json.dumps(written, indent=2), encoding='utf-8')
+        path.write_text(json.dumps(with_dtype(written), indent=2), encoding='utf-8')
+        write_peer_files(temporary)
