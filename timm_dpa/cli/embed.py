@@ -7,17 +7,19 @@ import os
 from pathlib import Path
 
 from .common import Command, add_model_options, make_extractor
+from .embed_gallery import add_gallery_options, refuse_gallery_options, run_gallery
 
 __all__ = ['COMMAND']
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files, and folders of them')
-    parser.add_argument(
-        '--out',
-        required=True,
-        metavar='FILE',
-        help='.safetensors (resumed if it exists), .npy, .csv or .parquet file',
+    places = parser.add_mutually_exclusive_group(required=True)
+    places.add_argument(
+        '--out', metavar='FILE', help='.safetensors (resumed if it exists), .npy, .csv or .parquet file'
+    )
+    places.add_argument(
+        '--gallery', metavar='URI', help='gallery to add to: folder, s3://, gs://, az://, http(s):// of Milvus'
     )
     parser.add_argument('--overwrite', action='store_true', help='replace FILE where it holds other embeddings')
     parser.add_argument(
@@ -26,6 +28,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         default='report',
         help='list images that cannot be read in FILE.failures.csv, or stop at the first (default report)',
     )
+    add_gallery_options(parser)
     add_model_options(parser)
 
 
@@ -33,10 +36,15 @@ def _run(args: argparse.Namespace) -> None:
     from timm_dpa.embedding.embed import embed_to_file
     from timm_dpa.embedding.files import check_format, written_files
 
-    check_format(Path(args.out))
+    if args.out:
+        check_format(Path(args.out))
+        refuse_gallery_options(args)
     for image in args.images:
         if not os.path.lexists(image):  # a name that is wrong, unlike a file that is damaged
             raise FileNotFoundError(f'{image}: no such file or folder')
+    if args.gallery:
+        run_gallery(args)
+        return
     report = embed_to_file(
         make_extractor(args), args.images, args.out, overwrite=args.overwrite, on_error=args.on_error
     )
@@ -50,8 +58,9 @@ def _run(args: argparse.Namespace) -> None:
 
 COMMAND = Command(
     'embed',
-    'write the embeddings of images to a file',
-    'timm-dpa embed crops/ --out crops.safetensors',
+    'write the embeddings of images to a file or a gallery',
+    'timm-dpa embed crops/ --out crops.safetensors\n'
+    '  timm-dpa embed crops/ --gallery garage --camera north --time 2026-05-01T10:00:00Z',
     _add_arguments,
     _run,
     resumable=True,
