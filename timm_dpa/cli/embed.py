@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .common import Command, add_model_options, make_extractor
 from .crops import add_box_options
+from .embed_gallery import add_gallery_options, refuse_gallery_options, run_gallery
 
 if TYPE_CHECKING:
     from timm_dpa.embedding.embed import EmbedReport
@@ -18,11 +19,12 @@ __all__ = ['COMMAND']
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('images', nargs='*', metavar='IMAGE', help='image files, and folders of them')
-    parser.add_argument(
-        '--out',
-        required=True,
-        metavar='FILE',
-        help='.safetensors (resumed if it exists), .npy, .csv or .parquet file',
+    places = parser.add_mutually_exclusive_group(required=True)
+    places.add_argument(
+        '--out', metavar='FILE', help='.safetensors (resumed if it exists), .npy, .csv or .parquet file'
+    )
+    places.add_argument(
+        '--gallery', metavar='URI', help='gallery to add to: folder, s3://, gs://, az://, http(s):// of Milvus'
     )
     parser.add_argument('--overwrite', action='store_true', help='replace FILE where it holds other embeddings')
     parser.add_argument(
@@ -37,16 +39,23 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--boxes', metavar='FILE', help='boxes of a detector or a tracker')
     group.add_argument('--margin', type=float, default=0.0, metavar='M', help='share to add on each side (default 0)')
     add_box_options(group)
+    add_gallery_options(parser)
     add_model_options(parser)
 
 
 def _run(args: argparse.Namespace) -> None:
     from timm_dpa.embedding.files import check_format, written_files
 
-    check_format(Path(args.out))
     source = args.video or args.frames
     if bool(args.video) + bool(args.frames) + bool(args.images) != 1 or bool(source) != bool(args.boxes):
         raise ValueError('give images, or --video FILE --boxes FILE, or --frames FOLDER --boxes FILE')
+    if args.out:
+        check_format(Path(args.out))
+        refuse_gallery_options(args)
+    _check_inputs(args, source)
+    if args.gallery:
+        run_gallery(args, source)
+        return
     report = _embed_boxes(args, source) if source else _embed_images(args)
     known = report.total - report.embedded
     kind = 'boxes' if source else 'images'
@@ -57,12 +66,19 @@ def _run(args: argparse.Namespace) -> None:
     print(f'{report.total} embeddings in {out}' + ''.join(f', their names in {path}' for path in beside))
 
 
+def _check_inputs(args: argparse.Namespace, source: str | None) -> None:
+    """Raise FileNotFoundError for a name that is wrong, unlike a file that is damaged."""
+    for path, what in ((source, 'video, or folder of frames'), (args.boxes, 'file of boxes')):
+        if path and not os.path.exists(path):
+            raise FileNotFoundError(f'{path}: no such {what}')
+    for image in args.images:
+        if not os.path.lexists(image):
+            raise FileNotFoundError(f'{image}: no such file or folder')
+
+
 def _embed_boxes(args: argparse.Namespace, source: str) -> EmbedReport:
     from timm_dpa.embedding.box_embeddings import embed_boxes_to_file
 
-    for path, what in ((source, 'video, or folder of frames'), (args.boxes, 'file of boxes')):
-        if not os.path.exists(path):
-            raise FileNotFoundError(f'{path}: no such {what}')
     return embed_boxes_to_file(
         make_extractor(args),
         source,
@@ -80,17 +96,15 @@ def _embed_boxes(args: argparse.Namespace, source: str) -> EmbedReport:
 def _embed_images(args: argparse.Namespace) -> EmbedReport:
     from timm_dpa.embedding.embed import embed_to_file
 
-    for image in args.images:
-        if not os.path.lexists(image):  # a name that is wrong, unlike a file that is damaged
-            raise FileNotFoundError(f'{image}: no such file or folder')
     return embed_to_file(make_extractor(args), args.images, args.out, overwrite=args.overwrite, on_error=args.on_error)
 
 
 COMMAND = Command(
     'embed',
-    'write the embeddings of images to a file',
+    'write the embeddings of images to a file or a gallery',
     'timm-dpa embed crops/ --out crops.safetensors\n'
-    '  timm-dpa embed --video clip.mp4 --boxes tracks.txt --out clip.safetensors',
+    '  timm-dpa embed --video clip.mp4 --boxes tracks.txt --out clip.safetensors\n'
+    '  timm-dpa embed crops/ --gallery garage --camera north --time 2026-05-01T10:00:00Z',
     _add_arguments,
     _run,
     resumable=True,

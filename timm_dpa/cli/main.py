@@ -21,6 +21,7 @@ from . import (
     embed,
     eval,
     export,
+    gallery,
     models,
     plot,
     publish,
@@ -37,6 +38,7 @@ __all__ = ['COMMANDS', 'main', 'make_parser']
 _MODULES = (
     embed,
     search,
+    gallery,
     models,
     export,
     data,

@@ -12,6 +12,7 @@ from typing import Any
 from timm_dpa.files import atomic_file
 
 from .common import Command, add_model_options, check_output, make_extractor
+from .search_gallery import add_gallery_options, mean_vector, refuse_gallery_options, search_gallery, threshold_lines
 
 __all__ = ['COMMAND']
 
@@ -21,13 +22,16 @@ _FIGURE_LIMIT = 50  # rows and columns; more would be no picture to look at
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--query', required=True, nargs='+', metavar='IMAGE', help='query images, or folders of them')
-    parser.add_argument('--gallery', required=True, metavar='PATH', help='folder of images, or an embeddings file')
+    parser.add_argument(
+        '--gallery', required=True, metavar='PATH', help='folder of images, embeddings file, or gallery'
+    )
     parser.add_argument('--top', type=int, default=10, metavar='N', help='matches of each query (default %(default)s)')
     parser.add_argument(
         '--by', choices=('image', 'track'), default='image', help='rank images, or tracks of a video (default image)'
     )
     parser.add_argument('--figure', metavar='FILE', help='picture of the ranked list to write (.png or .jpg)')
     parser.add_argument('--out', metavar='FILE', help='CSV table to write')
+    add_gallery_options(parser)
     add_model_options(parser)
 
 
@@ -36,6 +40,7 @@ def _run(args: argparse.Namespace) -> None:
     from timm_dpa.embedding.images import find_images, iter_images
     from timm_dpa.embedding.search import nearest, rank_figure, same_files
     from timm_dpa.embedding.tracks import match_pictures, sighting_columns, track_gallery
+    from timm_dpa.gallery.places import is_gallery
 
     if args.top < 1:
         raise ValueError(f'--top must be at least 1, not {args.top}')
@@ -43,11 +48,15 @@ def _run(args: argparse.Namespace) -> None:
         raise ValueError(f'--figure {args.figure}: the name must end in {" or ".join(_FIGURE_SUFFIXES)}')
     for path in (args.figure, args.out):
         check_output(path, inputs=[args.gallery, *args.query])
+    if '://' in args.gallery or is_gallery(args.gallery):
+        search_gallery(args, _FIGURE_LIMIT)
+        return
+    refuse_gallery_options(args)
     query_items = list(iter_images(args.query))
     gallery = Path(args.gallery)
     if not gallery.exists():
         raise FileNotFoundError(f'{gallery}: no such gallery; give a folder or a file made by timm-dpa embed')
-    stored = None if gallery.is_dir() else load_embeddings(gallery)
+    stored = None if gallery.is_dir() else load_embeddings(gallery, mapped=True)
     if stored is None:
         find_images(gallery)
     extractor = make_extractor(args, stored.metadata if stored else None)
@@ -69,6 +78,9 @@ def _run(args: argparse.Namespace) -> None:
 
     folders = [gallery.parent]
     excluded = same_files(queries.names, names, folders)
+    if args.tracklet:
+        queries.vectors = mean_vector(query_items, queries.names, queries.vectors)
+        queries.names, excluded = queries.names[:1], [frozenset().union(*excluded)]
     rankings = nearest(queries.vectors, vectors, names, args.top, excluded)
     columns = sighting_columns(names, seen, tracks)
     # files first: the table may go to a pipe that closes
@@ -86,6 +98,8 @@ def _run(args: argparse.Namespace) -> None:
         for match in ranking:
             cells = ''.join(f'  {column[match.name]:>8}' for column in columns.values())
             print(f'  {match.rank:4d}  {match.similarity:10.4f}{cells}  {match.name}')
+    for line in threshold_lines(extractor.thresholds or {}):
+        print(line)
     if args.out:
         print(f'table: {args.out}')
     if args.figure:

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,54 @@ from .images import ImageError, ImageItem
 from .tracks import box_name
 from .video import FolderFrames, VideoFrames, open_frames
 
-__all__ = ['embed_boxes_to_file']
+__all__ = ['ListedBoxes', 'embed_boxes_to_file', 'frames_stamp', 'list_boxes']
+
+
+class ListedBoxes(NamedTuple):
+    """The boxes of a file, and the frames that they are in.
+
+    Attributes:
+        source: reads the frames.
+        rows: the boxes to use, in the order of their frames.
+        numbers: of the frame of each.
+        first_frame: the number of the first frame of a video.
+    """
+
+    source: FolderFrames | VideoFrames
+    rows: list[BoxRow]
+    numbers: list[int]
+    first_frame: int
+
+
+def list_boxes(
+    frames: str | os.PathLike[str],
+    boxes: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    first_frame: int | None = None,
+    rate: float | None = None,
+) -> ListedBoxes:
+    """Read a file of boxes, and open the frames that it belongs to; the arguments are those of `embed_boxes_to_file`.
+
+    Raises:
+        ValueError: as `embed_boxes_to_file`.
+    """
+    found = read_boxes(boxes, format)
+    first = found.first_frame if first_frame is None else first_frame
+    source = open_frames(frames, first=first, rate=rate)
+    known = source.numbers() if isinstance(source, FolderFrames) else {}
+    rows = sorted(choose_boxes(found), key=lambda row: (*_place(known.get(row.frame, row.frame)), row.line))
+    if not rows:
+        raise ValueError(f'{boxes}: all boxes are to be ignored, or of no vehicles')
+    if len({len(row.box) for row in rows}) > 1:
+        raise ValueError(f'{boxes}: some boxes have edges and some have corners; keep one kind')
+    numbers = []
+    for row in rows:
+        number = known.get(row.frame, row.frame)
+        if isinstance(number, str):
+            raise ValueError(f'{found.where(row)}: there is no frame {number} in {frames}')
+        numbers.append(number)
+    return ListedBoxes(source, rows, numbers, first)
 
 
 def embed_boxes_to_file(
@@ -65,32 +113,22 @@ def embed_boxes_to_file(
     if not out.parent.is_dir():
         raise FileNotFoundError(f'{out.parent}: no such folder for {out.name}')
     check_format(out)
-    found = read_boxes(boxes, format)
-    first = found.first_frame if first_frame is None else first_frame
-    source = open_frames(frames, first=first, rate=rate)
-    numbers = source.numbers() if isinstance(source, FolderFrames) else {}
-    rows = sorted(choose_boxes(found), key=lambda row: (*_place(numbers.get(row.frame, row.frame)), row.line))
-    if not rows:
-        raise ValueError(f'{boxes}: all boxes are to be ignored, or of no vehicles')
-    if len({len(row.box) for row in rows}) > 1:
-        raise ValueError(f'{boxes}: some boxes have edges and some have corners; keep one kind')
+    listed = list_boxes(frames, boxes, format=format, first_frame=first_frame, rate=rate)
+    source, rows, numbers = listed.source, listed.rows, listed.numbers
     of_frame: dict[int | str, int] = {}
     names = []
-    for row in rows:
-        number = numbers.get(row.frame, row.frame)
-        if isinstance(number, str):
-            raise ValueError(f'{found.where(row)}: there is no frame {number} in {frames}')
+    for row, number in zip(rows, numbers, strict=True):
         of_frame[row.frame] = of_frame.get(row.frame, 0) + 1
         names.append(box_name(str(frames), number, row.track, of_frame[row.frame]))
     sightings = Sightings(
         [row.track for row in rows],
-        np.array([numbers.get(row.frame, row.frame) for row in rows], np.int64),
+        np.array(numbers, np.int64),
         np.full(len(rows), math.nan),
         np.array([row.box for row in rows], np.float64),
         np.array([row.score for row in rows], np.float32),
     )
-    settings = {'first_frame': f'{first}', 'margin': f'{margin}'}
-    stamps = np.tile(np.array(_stamp(frames), np.int64), (len(rows), 1))
+    settings = {'first_frame': f'{listed.first_frame}', 'margin': f'{margin}'}
+    stamps = np.tile(np.array(frames_stamp(frames), np.int64), (len(rows), 1))
     with locked(out.with_name(f'.{out.name}.lock'), out):
         work = EmbeddingRun(extractor, names, stamps, out, overwrite, on_error, sightings, settings)
 
@@ -134,8 +172,8 @@ def _place(frame: int | str) -> tuple[int, str]:
     return (frame, '') if isinstance(frame, int) else (0, frame)
 
 
-def _stamp(frames: Path) -> tuple[int, int]:
-    """Of a folder the size of all images, and the latest change."""
+def frames_stamp(frames: Path) -> tuple[int, int]:
+    """Size in bytes and time of change in nanoseconds; of a folder those of all its images, and the latest."""
     if not frames.is_dir():
         return file_stamp(frames)
     stamps = [file_stamp(path) for path in FolderFrames(frames).files()]

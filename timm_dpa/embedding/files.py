@@ -219,8 +219,13 @@ SUFFIXES: dict[str, Callable[[Path, EmbeddingsFile], None]] = {
 }
 
 
-def load_embeddings(path: str | os.PathLike[str]) -> EmbeddingsFile:
+def load_embeddings(path: str | os.PathLike[str], *, mapped: bool = False) -> EmbeddingsFile:
     """Read an embeddings file.
+
+    Args:
+        path: the file.
+        mapped: leave the vectors in the file, from which they are read as they are used. Whether they are finite is not
+            checked then.
 
     Raises:
         FileNotFoundError: no such file.
@@ -237,7 +242,8 @@ def load_embeddings(path: str | os.PathLike[str]) -> EmbeddingsFile:
             metadata = dict(file.metadata() or {})
             if metadata.pop('format', None) != _FORMAT:
                 raise ValueError('it has another format')
-            vectors, stamps = file.get_tensor('embeddings'), file.get_tensor('stamps')
+            vectors = _mapped(path) if mapped else file.get_tensor('embeddings')
+            stamps = file.get_tensor('stamps')
             names = json.loads(file.get_tensor('names').tobytes())
             sightings = None
             if 'tracks' in file.keys():  # noqa: SIM118, it is no dictionary
@@ -247,13 +253,23 @@ def load_embeddings(path: str | os.PathLike[str]) -> EmbeddingsFile:
             raise ValueError(f'it has {len(names)} names for embeddings of shape {vectors.shape}')
         if sightings is not None and len({len(names), *map(len, vars(sightings).values())}) > 1:
             raise ValueError('it has another number of tracks or boxes than of names')
-        if not np.isfinite(vectors).all():
+        if not mapped and not np.isfinite(vectors).all():
             raise ValueError('it has numbers that are not finite')
     except (SafetensorError, ValueError, TypeError) as error:
         raise ValueError(
             f'{os.fspath(path)}: not an embeddings file, or a damaged one ({error}); make one with: timm-dpa embed'
         ) from error
     return EmbeddingsFile(vectors, names, stamps, metadata, sightings)
+
+
+def _mapped(path: str | os.PathLike[str]) -> np.ndarray:
+    """The embeddings in a file whose header `safe_open` has checked."""
+    with open(path, 'rb') as file:
+        length = int.from_bytes(file.read(8), 'little')
+        entry = json.loads(file.read(length))['embeddings']
+    if entry['dtype'] != 'F32' or not all(entry['shape']):
+        raise ValueError(f'its embeddings are {entry["dtype"]} of shape {entry["shape"]}')
+    return np.memmap(path, np.float32, 'r', 8 + length + entry['data_offsets'][0], tuple(entry['shape']))
 
 
 def check_same_origin(

@@ -14,6 +14,8 @@ from .images import ImageError, ImageItem, load_rgb
 
 __all__ = ['Match', 'nearest', 'rank_figure']
 
+_PRODUCTS = 1 << 24  # that are in memory at once
+
 
 @dataclass(frozen=True)
 class Match:
@@ -54,31 +56,44 @@ def nearest(
         raise ValueError(f'queries have {queries.shape[1]} numbers, the gallery {gallery.shape[1]}: not of one model')
     if len(names) != len(gallery):
         raise ValueError(f'{len(names)} names for {len(gallery)} gallery embeddings')
-    if not np.isfinite(queries).all() or not np.isfinite(gallery).all():
-        raise ValueError('embeddings have numbers that are not finite')
     rankings = []
-    for index, similarity in enumerate(_similarities(queries, gallery)):
+    for index, (query, similarity) in enumerate(_similarities(queries, gallery)):
         left_out = excluded[index] if excluded is not None else frozenset()
         wanted = min(top + len(left_out), len(gallery))
-        # all that reach the similarity of the last place, so that ties do not depend on the partition
-        threshold = np.partition(similarity, len(gallery) - wanted)[len(gallery) - wanted] if wanted else 0.0
-        reached = np.flatnonzero(similarity >= threshold)
-        reached = reached[np.argsort(-similarity[reached], kind='stable')]
-        rows: list[int] = [row for row in reached.tolist() if row not in left_out][:top]
-        rankings.append([Match(k, float(similarity[row]), names[row]) for k, row in enumerate(rows, start=1)])
+        if not wanted:
+            rankings.append([])
+            continue
+        # all that may be among the first, whatever float32 rounded, so that ties do not depend on the partition
+        last = np.partition(similarity, len(gallery) - wanted)[len(gallery) - wanted]
+        reached = np.flatnonzero(similarity >= last - 2 * _rounding(gallery.shape[1]))
+        exact = _exact(query, gallery, reached)
+        order = np.argsort(-exact, kind='stable').tolist()
+        ranked = [(int(reached[k]), float(exact[k])) for k in order if int(reached[k]) not in left_out][:top]
+        rankings.append([Match(rank, value, names[row]) for rank, (row, value) in enumerate(ranked, start=1)])
     return rankings
 
 
-def _similarities(
-    queries: np.ndarray, gallery: np.ndarray, chunk: int = 128, block: int = 4096
-) -> Iterator[np.ndarray]:
-    """Cosines of one query after the other; in float64, as in float32 those of equal rows differ by their place."""
+def _similarities(queries: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each query with its cosines in float32, in which those of equal rows may differ by their place."""
+    chunk = max(1, min(128, _PRODUCTS // max(1, len(gallery))))
     for start in range(0, len(queries), chunk):
-        some = queries[start : start + chunk].astype(np.float64)
-        result = np.empty((len(some), len(gallery)))
-        for left in range(0, len(gallery), block):
-            result[:, left : left + block] = some @ gallery[left : left + block].astype(np.float64).T
-        yield from result.round(9)
+        some = queries[start : start + chunk].astype(np.float32, copy=False)
+        products = some @ gallery.T
+        if not np.isfinite(products).all():  # of a number that is not finite no product is
+            raise ValueError('embeddings have numbers that are not finite')
+        yield from zip(some, products, strict=True)
+
+
+def _rounding(width: int) -> float:
+    """By how much the float32 product of two vectors of length 1 can be wrong, in whatever order it is summed."""
+    return 1.01 * width * 2.0**-24
+
+
+def _exact(query: np.ndarray, gallery: np.ndarray, rows: np.ndarray, block: int = 4096) -> np.ndarray:
+    """Cosines of some rows to 9 decimals."""
+    wide = query.astype(np.float64)
+    parts = [gallery[rows[k : k + block]].astype(np.float64) @ wide for k in range(0, len(rows), block)]
+    return np.concatenate(parts).round(9)
 
 
 def rank_figure(
@@ -98,6 +113,7 @@ def rank_figure(
         tile: side of a picture in pixels. Images keep their proportions.
         pictures: name -> picture of matches that are no files, such as boxes of a video.
     """
+    pictures = pictures or {}
     label, gap, name_height = 20, 8, 16
     columns = 1 + max((len(ranking) for ranking in rankings), default=0)
     width = columns * (tile + gap) + 3 * gap
@@ -114,7 +130,7 @@ def rank_figure(
             draw.text((left, top), title, fill=color, font=font)
             box = (left, top + label, left + tile - 1, top + label + tile - 1)
             draw.rectangle(box, fill='#eeeeee')
-            known = (pictures or {}).get(name) if column else None
+            known = pictures.get(name) if column else None
             picture = thumbnail(name, tile, folders) if known is None else _fitted(known, tile)
             if picture is None:
                 draw.text((left + 8, top + label + tile // 2 - 8), 'not available', fill='#777777', font=small)

@@ -116,7 +116,7 @@ class Gallery:
             if width is not None:
                 self._create(width)
             return
-        self._check_origin(width)
+        self.check_origin(self._origin, width)
 
     def __enter__(self) -> Gallery:
         return self
@@ -138,6 +138,11 @@ class Gallery:
     def width(self) -> int | None:
         """Numbers of a vector; None before the first row of a new gallery."""
         return self._store.width if self._store else None
+
+    @property
+    def indexed(self) -> int:
+        """Rows that an index of vectors knows; 0 without one."""
+        return self._store.indexed() if self._store else 0
 
     def count(self, where: Filter | None = None) -> int:
         """Number of rows."""
@@ -279,7 +284,7 @@ class Gallery:
             return [[] for _ in queries]
         where = where or Filter()
         exactly = bool(where) or exact is True or (exact is None and len(self) <= EXACT_LIMIT)
-        task = ranking.Task(self._store, where, exactly or not self._store.indexed(), rerank, reranker)
+        task = ranking.Task(self._store, where, exactly or not self.indexed, rerank, reranker)
         return task.by_image(queries, top, left_out) if by == 'image' else task.by_track(queries, top, left_out)
 
     def optimize(self, *, measure: bool = True) -> OptimizeReport:
@@ -322,7 +327,7 @@ class Gallery:
             'vehicles': len(vehicles - {None}),
             'first': show_time(min(times, default=None)),
             'last': show_time(max(times, default=None)),
-            'indexed': self._store.indexed() if self._store else 0,
+            'indexed': self.indexed,
             **engine,
         }
 
@@ -337,6 +342,21 @@ class Gallery:
             raise ValueError(f'{self.uri}: has no rows to export')
         return export_rows(self._store, Path(path), where or Filter())
 
+    def check_origin(self, origin: Mapping[str, str], width: int | None = None) -> None:
+        """Raise ValueError unless embeddings of `origin`, see `FeatureExtractor.describe`, belong in this gallery.
+
+        Args:
+            origin: without an entry `model`, nothing is compared.
+            width: numbers of its vectors.
+        """
+        store = self._store
+        if store is None or 'model' not in origin:
+            return
+        stored = EmbeddingsFile(np.empty((0, store.width), np.float32), [], np.empty((0, 2)), store.origin)
+        known = ('source', 'checkpoint')  # where weights came from says nothing of what they are
+        ours = {key: value for key, value in origin.items() if key not in known}
+        check_same_origin(stored, ours, self.uri, width or store.width)
+
     def close(self) -> None:
         """Let go of files and connections."""
         if self._store:
@@ -344,18 +364,8 @@ class Gallery:
 
     def _create(self, width: int) -> Store:
         self._store = create_store(self.uri, width, self._dtype, self._origin, self._options)
-        self._check_origin(width)  # another process may have made it meanwhile
+        self.check_origin(self._origin, width)  # another process may have made it meanwhile
         return self._store
-
-    def _check_origin(self, width: int | None) -> None:
-        store = self._store
-        assert store is not None
-        if 'model' not in self._origin:
-            return
-        stored = EmbeddingsFile(np.empty((0, store.width), np.float32), [], np.empty((0, 2)), store.origin)
-        known = ('source', 'checkpoint')  # where weights came from says nothing of what they are
-        ours = {key: value for key, value in self._origin.items() if key not in known}
-        check_same_origin(stored, ours, self.uri, width or store.width)
 
     def _committed(self, store: Store) -> None:
         self._commits += 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,14 +16,14 @@ import numpy as np
 from .durable import FolderSync
 from .filters import Condition, Filter
 from .lance_errors import is_conflict, speaking
+from .places import TABLE, is_gallery
 from .rows import METADATA_KEY, Columns, arrow_schema, check_format
 from .streaming import stream_search
 
-__all__ = ['INDEX_FROM', 'TABLE', 'LanceStore', 'create_store', 'is_gallery', 'open_store']
+__all__ = ['INDEX_FROM', 'LanceStore', 'create_store', 'open_store']
 
 Result = TypeVar('Result')
 
-TABLE = 'gallery'
 #: rows from which an index of vectors is built; fewer are searched as fast without
 INDEX_FROM = 50_000
 _STREAMED = 20  # queries from which one pass over all vectors is cheaper than the engine's search
@@ -34,11 +33,6 @@ _BATCH = 100  # queries in one call of the engine
 #: a store that does not answer is reported after seconds, not minutes; options that users give come before these
 _PATIENCE = {'client_max_retries': '2', 'client_retry_timeout': '20', 'connect_timeout': '5s', 'timeout': '60s'}
 _SCALARS = {'key': 'BTree', 'time': 'BTree', 'track': 'BTree', 'vehicle': 'BTree', 'camera': 'Bitmap'}
-
-
-def is_gallery(path: str | os.PathLike[str]) -> bool:
-    """Whether a local folder is a gallery."""
-    return Path(path, f'{TABLE}.lance', '_versions').is_dir()
 
 
 def open_store(uri: str, storage_options: Mapping[str, str] | None = None) -> LanceStore:
