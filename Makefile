@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test pytest test-all test-timm test-floors docs wheel bench lint types links clean
+.PHONY: demo test pytest test-all test-integrations test-timm test-floors docs wheel bench lint types links clean
 
 demo: $(VENV)/demo
 	$(BIN)/timm-dpa demo --out demo
@@ -14,7 +14,12 @@ pytest: $(VENV)/test
 	$(BIN)/python -m pytest
 
 test-all: lint
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -m "not integrations"
+
+# against the packages of other projects that the extra test-integrations pins
+test-integrations: $(VENV)/test
+	$(BIN)/python -m pip install --quiet --editable '.[test-integrations]'
+	$(BIN)/python -m pytest -m integrations
 
 # timm's own model tests, from the source distribution of the installed timm, run on our models
 test-timm: $(VENV)/test
@@ -44,6 +49,7 @@ bench: $(VENV)/demo
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/features.py
+	$(BIN)/python benchmarks/runtimes.py
 	$(BIN)/python benchmarks/ranking.py
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/synth.py
