@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -18,7 +19,14 @@ from ..weights.hub_errors import explain
 from ..weights.init import load_weights
 from ..weights.manifest import is_released
 
-__all__ = ['autocast_dtype', 'create_embedding_model', 'fixed_size', 'model_source', 'resolve_device']
+__all__ = [
+    'autocast_dtype',
+    'create_embedding_model',
+    'fixed_size',
+    'model_source',
+    'network_sha256',
+    'resolve_device',
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -47,6 +55,23 @@ def fixed_size(model: Any) -> tuple[int, int] | None:
     patches = getattr(getattr(model, 'backbone', model), 'patch_embed', None)
     size = getattr(patches, 'img_size', None)
     return tuple(size) if size and getattr(patches, 'strict_img_size', False) else None
+
+
+def network_sha256(model: Any) -> str:
+    """Digest of the weights of a timm model, and of what else decides an embedding; its classifier takes no part."""
+    digest = hashlib.sha256()
+    classifier = model.get_classifier()
+    for name, module in model.named_modules():
+        if module is classifier:
+            continue
+        # what changes the output and is not among the weights
+        options = [getattr(module, key, None) for key in ('stride', 'padding', 'dilation', 'pool_type')]
+        digest.update(f'{name} {options}'.encode())
+        tensors = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+        for key, value in tensors.items():
+            digest.update(f'{key} {value.dtype}'.encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def create_embedding_model(
