@@ -27,7 +27,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--top', type=int, default=10, metavar='N', help='matches of each query (default %(default)s)')
     parser.add_argument(
-        '--by', choices=('image', 'track'), default='image', help='rank images, or tracks of a video (default image)'
+        '--by', choices=('image', 'track'), default='image', help='rank images, or tracks (default image)'
     )
     parser.add_argument('--figure', metavar='FILE', help='picture of the ranked list to write (.png or .jpg)')
     parser.add_argument('--out', metavar='FILE', help='CSV table to write')

@@ -29,7 +29,6 @@ _COLUMNS = ('query', 'rank', 'similarity', 'image', 'key', 'camera', 'time', 'tr
 def add_gallery_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('gallery made by timm-dpa embed --gallery')
     add_filter_options(group)
-    group.add_argument('--by', choices=('image', 'track'), default='image', help='rank images, or tracks by their best')
     group.add_argument(
         '--rerank', type=int, default=0, metavar='N', help='order the first N by k-reciprocal neighbors (default: not)'
     )
@@ -39,9 +38,9 @@ def add_gallery_options(parser: argparse.ArgumentParser) -> None:
 
 def refuse_gallery_options(args: argparse.Namespace) -> None:
     """Raise ValueError where an option is used that only galleries have."""
-    if has_filter(args) or args.by != 'image' or args.rerank or args.exact:
+    if has_filter(args) or args.rerank or args.exact:
         raise ValueError(
-            f'{args.gallery}: --camera, --after, --before, --tracks, --exclude-track, --vehicle, --by, --rerank and '
+            f'{args.gallery}: --camera, --after, --before, --tracks, --exclude-track, --vehicle, --rerank and '
             '--exact are for a gallery, which timm-dpa embed --gallery makes'
         )
 

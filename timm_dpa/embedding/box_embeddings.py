@@ -44,7 +44,7 @@ def list_boxes(
     frames: str | os.PathLike[str],
     boxes: str | os.PathLike[str],
     *,
-    format: str | None = None,
+    format: str = 'auto',
     first_frame: int | None = None,
     rate: float | None = None,
 ) -> ListedBoxes:

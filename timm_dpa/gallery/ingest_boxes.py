@@ -29,7 +29,7 @@ def embed_boxes_to_gallery(
     boxes: str | os.PathLike[str],
     gallery: Gallery,
     *,
-    format: str | None = None,
+    format: str = 'auto',
     first_frame: int | None = None,
     rate: float | None = None,
     margin: float = 0.0,
