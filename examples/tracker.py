@@ -229,7 +229,7 @@ def main() -> int:
         '--min-similarity',
         type=float,
         metavar='COSINE',
-        help=f'of one vehicle; default is what was measured with the weights for {FALSE_MATCHES:.0%}%% false matches',
+        help=f'of one vehicle; default is what was measured with the weights for {FALSE_MATCHES:.0%}% false matches',
     )
     parser.add_argument(
         '--out', metavar='FILE', help='tracks to write, .txt (MOTChallenge) or .csv, default tracks.csv'
