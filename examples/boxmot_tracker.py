@@ -2,7 +2,7 @@
 
 Needs `pip install timm-dpa boxmot` (BoxMOT is under the AGPL), frames, and the boxes of a detector:
 
-    python examples/boxmot_tracker.py --frames img1/ --boxes det/det.txt --threshold 0.67 --out tracks.txt
+    python examples/boxmot_tracker.py --frames img1/ --boxes det/det.txt --out tracks.txt
     python examples/boxmot_tracker.py --frames img1/ --boxes det.txt --model runs/dpa --threshold 0.6 --out tracks.txt
 
 BoxMOT's trackers ask `reid_model` for features, here a BoxMOTEmbedder; frames are BGR, as OpenCV reads them.
@@ -27,13 +27,21 @@ def read_boxes(path: str) -> np.ndarray:
     return rows
 
 
+def threshold_of(extractor: FeatureExtractor, given: float | None) -> float:
+    """The given one, or that at which one in a hundred pairs of different vehicles passed with these weights."""
+    if given is None and not extractor.thresholds:
+        raise ValueError('no threshold is known of these weights; give --threshold')
+    return given if given is not None else (extractor.thresholds or {})[0.01]
+
+
 def run(args: argparse.Namespace) -> None:
     frames, rows = find_images(args.frames), read_boxes(args.boxes)
     import cv2
     from boxmot import BotSort
 
-    embedder = BoxMOTEmbedder(FeatureExtractor(args.model))
-    tracker = BotSort(reid_model=embedder, appearance_thresh=1 - args.threshold, proximity_thresh=1.0)
+    extractor = FeatureExtractor(args.model)
+    threshold = threshold_of(extractor, args.threshold)
+    tracker = BotSort(reid_model=BoxMOTEmbedder(extractor), appearance_thresh=1 - threshold, proximity_thresh=1.0)
     with open(args.out, 'w', encoding='utf-8') as file:
         for number, path in enumerate(frames, start=1):
             some = rows[rows[:, 0] == number]
@@ -48,7 +56,9 @@ def main() -> int:
     parser.add_argument('--frames', required=True, metavar='FOLDER', help='images, in the order of time by their names')
     parser.add_argument('--boxes', required=True, metavar='FILE', help='rows of MOTChallenge, of a detector')
     parser.add_argument('--model', default='dpa_resnet50', help='a name, or the folder of a run (default %(default)s)')
-    parser.add_argument('--threshold', type=float, required=True, metavar='COSINE', help='of one vehicle, such as 0.67')
+    parser.add_argument(
+        '--threshold', type=float, metavar='COSINE', help='of one vehicle (default is that of the weights)'
+    )
     parser.add_argument('--out', required=True, metavar='FILE', help='tracks to write, rows of MOTChallenge')
     args = parser.parse_args()
     try:

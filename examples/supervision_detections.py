@@ -2,7 +2,7 @@
 
 Needs `pip install timm-dpa supervision trackers`, frames, and the boxes of a detector:
 
-    python examples/supervision_detections.py --frames img1/ --boxes det.txt --threshold 0.67 --out tracks.txt
+    python examples/supervision_detections.py --frames img1/ --boxes det.txt --out tracks.txt
     python examples/supervision_detections.py --frames img1/ --boxes d.txt --model runs/dpa --threshold 0.6 --out t.txt
 
 The trackers work on `supervision.Detections` and know places only. `extractor.embed_boxes(frame, detections)` takes the
@@ -26,13 +26,22 @@ def read_boxes(path: str) -> np.ndarray:
     return rows
 
 
+def threshold_of(extractor: FeatureExtractor, given: float | None) -> float:
+    """The given one, or that at which one in a hundred pairs of different vehicles passed with these weights."""
+    if given is None and not extractor.thresholds:
+        raise ValueError('no threshold is known of these weights; give --threshold')
+    return given if given is not None else (extractor.thresholds or {})[0.01]
+
+
 def run(args: argparse.Namespace) -> None:
     frames, rows = find_images(args.frames), read_boxes(args.boxes)
     import supervision as sv
     from trackers import ByteTrackTracker
 
+    extractor = FeatureExtractor(args.model)
+    threshold = threshold_of(extractor, args.threshold)
     tracker = ByteTrackTracker(lost_track_buffer=3, minimum_consecutive_frames=1)  # after 3 frames looks are better
-    linker = TrackLinker(FeatureExtractor(args.model), args.threshold)
+    linker = TrackLinker(extractor, threshold)
     with open(args.out, 'w', encoding='utf-8') as file:
         for number, path in enumerate(frames, start=1):
             some = rows[rows[:, 0] == number]
@@ -49,7 +58,9 @@ def main() -> int:
     parser.add_argument('--frames', required=True, metavar='FOLDER', help='images, in the order of time by their names')
     parser.add_argument('--boxes', required=True, metavar='FILE', help='rows of MOTChallenge, of a detector')
     parser.add_argument('--model', default='dpa_resnet50', help='a name, or the folder of a run (default %(default)s)')
-    parser.add_argument('--threshold', type=float, required=True, metavar='COSINE', help='of one vehicle, such as 0.67')
+    parser.add_argument(
+        '--threshold', type=float, metavar='COSINE', help='of one vehicle (default is that of the weights)'
+    )
     parser.add_argument('--out', required=True, metavar='FILE', help='tracks to write, rows of MOTChallenge')
     args = parser.parse_args()
     try:

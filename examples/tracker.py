@@ -2,8 +2,8 @@
 
 Needs `pip install timm-dpa`, and the boxes of a detector; or draws a sequence of its own:
 
-    python examples/tracker.py --frames frames/ --boxes det.txt --model runs/dpa --min-similarity 0.6 --out tracks.txt
-    python examples/tracker.py --demo sequence/ --model runs/dpa --min-similarity 0.6 --picture tracks.png
+    python examples/tracker.py --frames frames/ --boxes det.txt --out tracks.txt --picture tracks.png
+    python examples/tracker.py --demo sequence/ --model runs/dpa --min-similarity 0.6
 
 The boxes are rows of MOTChallenge (.txt: number of the frame from 1, vehicle or -1, x, y, w, h, score), or a table
 (.csv) with the columns frame (file name of an image), x, y, w, h; x and y are the upper left corner, in pixels. Images
@@ -195,7 +195,7 @@ def run(args: argparse.Namespace) -> None:
     extractor = FeatureExtractor(args.model)
     threshold = args.min_similarity
     if threshold is None:
-        known = getattr(extractor, 'thresholds', None) or {}
+        known = extractor.thresholds or {}
         if FALSE_MATCHES not in known:
             raise ValueError(f'{args.model}: no threshold is known of these weights; give --min-similarity, 0 to 1')
         threshold = known[FALSE_MATCHES]
@@ -229,7 +229,7 @@ def main() -> int:
         '--min-similarity',
         type=float,
         metavar='COSINE',
-        help=f'of one vehicle; default is what was measured with the weights for {FALSE_MATCHES:.0%}%% false matches',
+        help=f'of one vehicle; default is what was measured with the weights for {FALSE_MATCHES:.0%}% false matches',
     )
     parser.add_argument(
         '--out', metavar='FILE', help='tracks to write, .txt (MOTChallenge) or .csv, default tracks.csv'
