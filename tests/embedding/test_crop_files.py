@@ -128,14 +128,14 @@ class TestCrops:
 
 class TestResume:
     def test_a_killed_process(self, folder):
-        frames = range(1, 400)
+        frames = range(1, 150)
         sequences.write_frames(folder / 'long', frames, TRACKS)
         sequences.write_rows(folder / 'long.txt', sequences.boxes(frames, TRACKS), 1)
         words = ['crops', str(folder / 'long'), '--boxes', str(folder / 'long.txt'), '--out', str(folder / 'out')]
         words += ['--rate', '4']
         process = subprocess.Popen([sys.executable, '-m', 'timm_dpa.cli', *words])
         journal = folder / 'out/.crops.jsonl'
-        while process.poll() is None and not (journal.exists() and journal.stat().st_size > 5000):
+        while process.poll() is None and not (journal.exists() and journal.stat().st_size > 3000):
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.wait()

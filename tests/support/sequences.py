@@ -22,12 +22,14 @@ def place(track: int, frame: int) -> tuple[int, int]:
 
 
 def draw(frame: int, tracks) -> np.ndarray:
-    """`(64, 96, 3)` uint8 RGB."""
+    """`(64, 96, 3)` uint8 RGB, with a little noise, so that no two crops are copies."""
+    tracks = list(tracks)
     pixels = np.full((SIZE[1], SIZE[0], 3), 110, np.uint8)
     for track in tracks:
         x, y = place(track, frame)
         pixels[y : y + SIDES[1], x : x + SIDES[0]] = texture(track)
-    return pixels
+    noise = np.random.default_rng([frame, *tracks]).integers(-3, 4, pixels.shape)
+    return np.clip(pixels + noise, 0, 255).astype(np.uint8)
 
 
 def boxes(frames, tracks) -> list[tuple[int, int, int, int, int, int]]:

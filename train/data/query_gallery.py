@@ -250,8 +250,8 @@ def _pick(data: ReIDData, protocol: str, seed: int | Sequence[int]) -> QueryGall
         order = _shuffled(groups, seed)
         if not order:
             raise ValueError(f'{data.root}: no vehicle has two images, of which one could be found')
-        query, gallery = [rows[:1] for rows in order], [rows[1:] for rows in order]
-        return QueryGallery(test.subset(np.concatenate(query)), test.subset(np.concatenate(gallery)), False)
+        first, others = (np.concatenate([rows[part] for rows in order]) for part in (slice(1), slice(1, None)))
+        return QueryGallery(test.subset(first), test.subset(others), False)
     if protocol == 'first-last':
         groups = rows_by_key(test.pids)
         query = np.array([rows[0] for rows in groups if len(rows) > 1], np.int64)

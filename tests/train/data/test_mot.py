@@ -92,21 +92,20 @@ class TestLayout:
         assert any('neighbors in time' in text for text in report.warnings)
 
 
-class TestProtocols:
-    @pytest.fixture(scope='class')
-    def crops(self, tmp_path_factory):
-        """Vehicles that come and go: a track is seen in some of the frames, one in a single frame."""
-        folder = tmp_path_factory.mktemp('gaps')
-        root = layouts.mot(folder / 'mot', frames=range(41))
-        for name in ('north', 'south'):
-            path = root / name / 'gt/gt.txt'
-            rows = [line.split(',') for line in path.read_text().splitlines()]
-            kept = [
-                row for row in rows if int(row[0]) % 11 != int(row[1]) % 7 and not (row[1] == '3' and row[0] != '12')
-            ]
-            sequences.write_rows(path, kept)
-        return write_crops(find_sequences(root), folder / 'crops', CropOptions()).table.parent
+@pytest.fixture(scope='module')
+def crops(tmp_path_factory):
+    """Vehicles that come and go: a track is seen in some of the frames, one in a single frame."""
+    folder = tmp_path_factory.mktemp('gaps')
+    root = layouts.mot(folder / 'mot', frames=range(41))
+    for name in ('north', 'south'):
+        path = root / name / 'gt/gt.txt'
+        rows = [line.split(',') for line in path.read_text().splitlines()]
+        kept = [row for row in rows if int(row[0]) % 11 != int(row[1]) % 7 and not (row[1] == '3' and row[0] != '12')]
+        sequences.write_rows(path, kept)
+    return write_crops(find_sequences(root), folder / 'crops', CropOptions()).table.parent
 
+
+class TestProtocols:
     def test_gap_as_loops(self, crops):
         data = load_data(crops, 'folders', test_fraction=1)
         parts = pick_query_gallery(data, 'gap', gap=6, stride=3)

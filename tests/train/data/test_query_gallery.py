@@ -257,7 +257,7 @@ class TestEvaluable:
     def test_protocol_and_draws_have_one_default(self, tmp_path):
         data = load_data(layouts.vehicle_folders(tmp_path, COUNTS))
         assert resolve_protocol(data) == ('vru', 10)
-        assert [resolve_protocol(data, protocol)[1] for protocol in PROTOCOLS] == [1, 10, 1, 1]
+        assert [resolve_protocol(data, protocol)[1] for protocol in PROTOCOLS] == [1, 10, 1, 1, 1, 1]
         assert resolve_protocol(data, 'cross-camera', 3) == ('cross-camera', 3)
         for arguments, message in ((('vru', 0), 'at least 1'), (('first-last', 2), 'random'), (('x', 1), 'unknown')):
             with pytest.raises(ValueError, match=message):

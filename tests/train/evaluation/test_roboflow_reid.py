@@ -1,9 +1,10 @@
 """The protocols of tracking against the package that has them: roboflow's reid, on the crops that it cuts itself."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from tests.support import layouts, sequences
@@ -41,9 +42,6 @@ def mot(tmp_path_factory):
         for row in rows:  # boxes that are off by half a vehicle mix the looks of neighbors
             row[2:4] = [f'{float(value) + rng.uniform(-6, 6):.2f}' for value in row[2:4]]
         sequences.write_rows(path, rows)
-        for frame in (root / name / 'img1').iterdir():  # no two crops are copies, which would not find each other here
-            pixels = np.asarray(Image.open(frame)) + rng.normal(0, 4, (64, 96, 3))
-            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(frame)
     return root
 
 
@@ -77,11 +75,14 @@ def test_gap(patches, models, gap, stride):
 
 
 @pytest.mark.parametrize('seed', [0, 3])
-def test_one_query(patches, models, seed):
+def test_one_query(patches, models, seed, tmp_path):
     theirs, extractor = models
-    split = reid.load_identity_folders(patches)
+    for path in patches.glob('*/*_00000?.png'):  # few enough that no two cosines are the same but for rounding
+        (tmp_path / path.parent.name).mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / path.parent.name)
+    split = reid.load_identity_folders(tmp_path)
     expected = theirs.evaluate(split, protocol=reid.RetrievalProtocol(seed=seed), verbose=False)
-    data = load_data(patches, 'folders', test_fraction=1)
+    data = load_data(tmp_path, 'folders', test_fraction=1)
     result = evaluate_model(extractor, data, 'one-query', seed=seed)
     for ours, name in (('mAP', 'map'), ('mINP', 'minp'), ('rank1', 'rank1'), ('rank5', 'rank5'), ('rank10', 'rank10')):
         assert 100 * result.metrics[ours] == pytest.approx(expected.metrics[name], abs=1e-9)
