@@ -1,7 +1,7 @@
 """The embedder of a search service in plain ONNX Runtime: neither torch nor timm nor timm_dpa is imported.
 
 Needs `pip install onnxruntime pillow` and a file of `timm-dpa export dpa_resnet50 --format onnx --out model.onnx`,
-which says itself how its images are prepared:
+which says itself how its images are prepared, whatever `--input` was:
 
     python examples/onnx_service.py embed model.onnx crops/ --out crops.npz
     python examples/onnx_service.py search model.onnx --query car.jpg --gallery crops.npz --top 10
@@ -24,6 +24,7 @@ from PIL import Image, ImageOps
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 BATCH = 32
+KIND = {'input_type': '"float32"', 'layout': '"NCHW"'}
 SETTINGS = ('input_size', 'interpolation', 'crop_mode', 'crop_pct', 'mean', 'std')
 
 
@@ -47,20 +48,27 @@ class Embedder:
         (channels, *size), interpolation, mode, part, mean, std = (json.loads(entries[key]) for key in SETTINGS)
         if (channels, mode, part) != (3, 'squash', 1) or interpolation.upper() not in Image.Resampling.__members__:
             raise ValueError(f'{path}: wants other images than RGB squashed to a size: {channels}, {mode}, {part}')
+        # files of timm-dpa 0.1 say neither; they take normalized floats
+        kind, layout = (json.loads(entries.get(key, default)) for key, default in KIND.items())
+        self.takes_bytes = (kind, layout) == ('uint8', 'NHWC')  # and blue comes first
+        if not self.takes_bytes and (kind, layout) != ('float32', 'NCHW'):
+            raise ValueError(f'{path}: takes images as {kind} {layout}, which is not known here')
         self.size = (size[1], size[0])  # Pillow's order
         self.resample = Image.Resampling[interpolation.upper()]
         self.mean, self.std = np.array(mean, np.float32), np.array(std, np.float32)
 
     def prepare(self, image: Image.Image) -> np.ndarray:
-        """`(3, H, W)` float32: upright, on white, resized and normalized as in training."""
+        """Upright, on white, as in training: `(3, H, W)` float32, or `(H, W, 3)` bytes for files that take them."""
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith(('I', 'F')):
             raise ValueError('more than 8 bits are not supported here')
         if image.has_transparency_data:
             image = image.convert('RGBA')
             image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-        pixels = np.asarray(image.convert('RGB').resize(self.size, self.resample), np.float32)
-        return ((pixels / 255 - self.mean) / self.std).transpose(2, 0, 1)
+        pixels = np.asarray(image.convert('RGB').resize(self.size, self.resample))
+        if self.takes_bytes:
+            return pixels[:, :, ::-1]
+        return ((pixels.astype(np.float32) / 255 - self.mean) / self.std).transpose(2, 0, 1)
 
     def __call__(self, images: Sequence[Image.Image]) -> np.ndarray:
         """All in one batch, such as the crops of a request; at least one."""

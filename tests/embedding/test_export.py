@@ -167,7 +167,9 @@ def test_a_transformer_made_for_another_size(tmp_path):
 
 
 def test_nothing_else_is_written(either):
-    assert list(either.path.parent.iterdir()) == [either.path]
+    sidecar = [Path(f'{either.path}.metadata.json')] if either.format == 'onnx' else []
+    assert sorted(either.path.parent.iterdir()) == sorted([either.path, *sidecar])
+    assert either.sidecar == (sidecar[0] if sidecar else None)
 
 
 def test_metadata_are_readable_without_this_package(fixed):
@@ -192,11 +194,16 @@ def test_metadata_say_how_to_prepare_images(dynamic):
         'interpolation': 'bicubic',
         'crop_mode': 'squash',
         'crop_pct': 1.0,
+        'input': 'normalized',
+        'input_type': 'float32',
+        'layout': 'NCHW',
         'pixel_range': '0..1 RGB',
         'mean': [0.485, 0.456, 0.406],
         'std': [0.229, 0.224, 0.225],
         'embedding_size': 128,
         'normalisation': 'l2',
+        'precision': 'float32',
+        'args': {'dynamic': 1},
     }
 
 
@@ -279,9 +286,9 @@ def test_good_export_quietly_replaces_the_old_file(old_file, capfd, format):
 
 
 def test_file_that_gives_nan_is_refused(old_file, monkeypatch):
-    load = timm_dpa.embedding.export._load
+    load = timm_dpa.embedding.export.load_file
     monkeypatch.setattr(
-        timm_dpa.embedding.export, '_load', lambda *args: lambda images: load(*args)(images) * np.float32('nan')
+        timm_dpa.embedding.export, 'load_file', lambda *args: lambda images: load(*args)(images) * np.float32('nan')
     )
     with pytest.raises(ExportError, match='differ'):
         export_model(tiny(), old_file, 'torch-export', image_size=64)
@@ -292,7 +299,7 @@ def test_interrupt_leaves_nothing_behind(old_file, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(timm_dpa.embedding.export, '_load', interrupt)
+    monkeypatch.setattr(timm_dpa.embedding.export, 'load_file', interrupt)
     with pytest.raises(KeyboardInterrupt):
         export_model(tiny(), old_file, 'torch-export', image_size=64)
     assert survived(old_file)

@@ -69,7 +69,9 @@ def test_a_fixed_batch(tmp_path, format, batch, dynamic):
         return
     report = export_model(tiny(), tmp_path / f'a{suffix(format)}', format, 96, dynamic_size=dynamic, batch=batch)
     assert report.batch_sizes == (batch,)
-    assert read_metadata(report.path)['dynamic_axes'] == (['height', 'width'] if dynamic else [])
+    metadata = read_metadata(report.path)
+    assert metadata['dynamic_axes'] == (['height', 'width'] if dynamic else [])
+    assert (metadata['args'], metadata['batch']) == ({'dynamic': False}, batch)  # for Ultralytics
     images = noise(batch, 3, 96, 96)
     np.testing.assert_allclose(run(report.path, images), eager(tiny(), images), rtol=0, atol=1e-5)
     with pytest.raises(Exception, match=r'(?i)invalid dimensions|guard|expected'):

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from tests.support.examples import extractor_items, load, program, refused
+from timm_dpa.embedding.export import export_model
 from timm_dpa.train.data.toy_vehicles import draw_vehicle
 
 
@@ -57,6 +58,14 @@ class TestOnnxService:
         assert list(found) == sorted(names, key=cosines.get, reverse=True)[:5]
         assert [float(s) for s in similarities] == pytest.approx([cosines[name] for name in found], abs=1e-4)
 
+    @pytest.mark.parametrize('input', ['unit', 'uint8-bgr'])
+    def test_files_that_normalize_themselves(self, extractor, crops, tmp_path, input):
+        report = export_model(extractor.model, tmp_path / 'a.onnx', input=input)
+        embedder = load('onnx_service').Embedder(str(report.path))
+        paths = sorted(crops.iterdir())
+        vectors = embedder([Image.open(path) for path in paths])
+        np.testing.assert_allclose(vectors, extractor(paths), rtol=0, atol=1e-5)
+
     def test_crops_of_a_request(self, onnx_file, extractor):
         embedder = load('onnx_service').Embedder(str(onnx_file))
         images = [draw_vehicle(k, 1).crop((0, 0, 60 + k, 80)) for k in range(40)]
@@ -69,6 +78,7 @@ class TestOnnxService:
             ({'crop_pct': '0.9'}, 'wants other images'),
             ({'input_size': '[1, 64, 96]'}, 'wants other images'),
             ({'interpolation': '"random"'}, 'wants other images'),
+            ({'layout': '"NCWH"'}, 'takes images as float32 NCWH'),
             ({'mean': None}, 'no metadata of timm-dpa'),
             ({'model': '"another one"'}, r'crops\.npz: made by another model'),
         ],
