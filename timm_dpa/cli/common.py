@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps (default %(default)s)')
     group.add_argument('--precision', default='auto', choices=('auto', 'fp32', 'bf16', 'fp16'))
     group.add_argument(
+        '--runtime',
+        default='torch',
+        choices=('torch', 'onnxruntime', 'openvino', 'auto'),
+        help='what computes on a CPU; auto takes the fastest that is installed (default %(default)s)',
+    )
+    group.add_argument(
         '--batch-size', type=int, default=32, metavar='N', help='images in a batch (default %(default)s)'
     )
     add_image_size(group)
@@ -175,7 +182,7 @@ def make_extractor(
     size = image_size(args.image_size)
     if size is None and 'input_size' in defaults:
         size = tuple(json.loads(defaults['input_size'])[1:])
-    return FeatureExtractor(
+    extractor = FeatureExtractor(
         model_source(args.model or defaults.get('source') or DEFAULT_MODEL),
         pretrained=args.checkpoint or (None if args.model else defaults.get('checkpoint')) or None,
         device=args.device,
@@ -184,8 +191,12 @@ def make_extractor(
         image_size=size,
         workers=args.workers,
         decoding=Decoding(args.max_pixels, args.truncated),
+        runtime=args.runtime,
         **options,
     )
+    if args.runtime == 'auto':
+        print(f'timm-dpa: runtime {extractor.runtime}', file=sys.stderr)
+    return extractor
 
 
 def check_output(path: str | None, inputs: Sequence[str] = ()) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -18,7 +19,15 @@ from ..weights.hub_errors import explain
 from ..weights.init import load_weights
 from ..weights.manifest import is_released
 
-__all__ = ['autocast_dtype', 'create_embedding_model', 'fixed_size', 'model_source', 'resolve_device']
+__all__ = [
+    'autocast_dtype',
+    'check_embedding_model',
+    'create_embedding_model',
+    'fixed_size',
+    'model_source',
+    'network_sha256',
+    'resolve_device',
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -47,6 +56,34 @@ def fixed_size(model: Any) -> tuple[int, int] | None:
     patches = getattr(getattr(model, 'backbone', model), 'patch_embed', None)
     size = getattr(patches, 'img_size', None)
     return tuple(size) if size and getattr(patches, 'strict_img_size', False) else None
+
+
+def network_sha256(model: Any) -> str:
+    """Digest of the weights of a timm model, and of what else decides an embedding; its classifier takes no part."""
+    digest = hashlib.sha256()
+    classifier = model.get_classifier()
+    for name, module in model.named_modules():
+        if module is classifier:
+            continue
+        # what changes the output and is not among the weights
+        options = [getattr(module, key, None) for key in ('stride', 'padding', 'dilation', 'pool_type')]
+        digest.update(f'{name} {options}'.encode())
+        tensors = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+        for key, value in tensors.items():
+            digest.update(f'{key} {value.dtype}'.encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def check_embedding_model(model: Any) -> None:
+    """Raise ValueError for a module that is no model of timm, or takes other images than RGB."""
+    if not all(hasattr(model, key) for key in ('forward_features', 'forward_head', 'head_hidden_size')):
+        raise ValueError(
+            f'{type(model).__name__} gives no embeddings: it needs a model of timm.create_model, without '
+            'features_only, that has forward_features, forward_head and head_hidden_size'
+        )
+    if getattr(model, 'in_chans', 3) != 3:
+        raise ValueError(f'the model takes {model.in_chans} channels; embeddings are made of RGB, in_chans=3')
 
 
 def create_embedding_model(
