@@ -56,6 +56,7 @@ bench: $(VENV)/demo
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/features.py
 	$(BIN)/python benchmarks/boxes.py
+	$(BIN)/python benchmarks/runtimes.py
 	$(BIN)/python benchmarks/ranking.py
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/synth.py

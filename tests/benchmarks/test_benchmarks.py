@@ -37,6 +37,25 @@ SMOKE = {
             f'dpa_resnet18, float32, 10 frames of 3: embed_frames / embed_boxes{RATIO}',
         ],
     ),
+    'runtimes.py': (
+        '--model dpa_resnet18 --random --image-size 64 --images 8 --batch-size 4 --rounds 2',
+        [
+            r'batch norm folded: embeddings differ by \d\.\de-0[678] from those of torch',
+            *(
+                rf'dpa_resnet18, batch 4, \d+ threads: {name}{RATIO}'
+                for name in (
+                    'torch float32',
+                    'torch float32, channels_last',
+                    'torch float32, channels_last, batch norm folded',
+                    'torch bf16, channels_last',
+                    'onnxruntime float32',
+                    r'onnxruntime int8, cosine \d\.\d+',
+                )
+            ),
+            rf'dpa_resnet18, 8 JPEGs: images/s over bare torch{RATIO}',
+            rf'dpa_resnet18, 8 JPEGs: images/s over bare onnxruntime{RATIO}',
+        ],
+    ),
     'ranking.py': (
         '--shrink 400 --repeats 2',
         [rf'{name}, \d+ x \d+ x 2048{RATIO}' for name in ('veri-uav', 'vru-small', 'vru-large', 'rerank')],
