@@ -32,7 +32,7 @@ from .models import (
     network_sha256,
     resolve_device,
 )
-from .runtimes import GraphRuntime, check_runtime, choose_runtime, open_runtime
+from .runtimes import check_runtime, choose_runtime, open_runtime
 from .view import evaluation_view, uncompiled
 
 __all__ = ['Embeddings', 'FeatureExtractor', 'autocast_dtype', 'create_embedding_model', 'resolve_device']
@@ -159,10 +159,7 @@ class FeatureExtractor(EmbedsFrames):
             torch.tensor(self.data_config[key], device=self.device).view(1, -1, 1, 1) * 255 for key in ('mean', 'std')
         )
         self.runtime = choose_runtime(runtime, precision, self.device, by_name=bool(self.origin))
-        self._graph: GraphRuntime | None = None
-        if self.runtime != 'torch':
-            size = self.data_config['input_size'][1:]
-            self._graph = open_runtime(self.runtime, self.model, network_sha256(self.model), size, precision)
+        self._graph = open_runtime(self.runtime, self.model, self.data_config['input_size'][1:], precision)
 
     @property
     def embedding_size(self) -> int:
