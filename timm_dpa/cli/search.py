@@ -98,8 +98,8 @@ def _run(args: argparse.Namespace) -> None:
         for match in ranking:
             cells = ''.join(f'  {column[match.name]:>8}' for column in columns.values())
             print(f'  {match.rank:4d}  {match.similarity:10.4f}{cells}  {match.name}')
-    for line in threshold_lines(extractor.thresholds or {}):
-        print(line)
+    if extractor.thresholds:
+        print(*threshold_lines(extractor.thresholds), sep='\n')
     if args.out:
         print(f'table: {args.out}')
     if args.figure:

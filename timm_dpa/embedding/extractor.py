@@ -25,13 +25,14 @@ from .frames import EmbedsFrames
 from .images import Decoding, ImageError, ImageItem, check_on_error, iter_images, load_rgb
 from .models import (
     autocast_dtype,
+    check_embedding_model,
     create_embedding_model,
     fixed_size,
     model_source,
     network_sha256,
     resolve_device,
 )
-from .runtimes import GraphRuntime, check_runtime, choose_runtime, open_runtime
+from .runtimes import check_runtime, choose_runtime, open_runtime
 from .view import evaluation_view, uncompiled
 
 __all__ = ['Embeddings', 'FeatureExtractor', 'autocast_dtype', 'create_embedding_model', 'resolve_device']
@@ -142,13 +143,7 @@ class FeatureExtractor(EmbedsFrames):
             self.model.to(self.device, memory_format=torch.channels_last).eval()
         else:
             raise TypeError(f'model must be a name or a module, not {type(model).__name__}')
-        if not all(hasattr(self.model, key) for key in ('forward_features', 'forward_head', 'head_hidden_size')):
-            raise ValueError(
-                f'{type(self.model).__name__} gives no embeddings: it needs a model of timm.create_model, without '
-                'features_only, that has forward_features, forward_head and head_hidden_size'
-            )
-        if getattr(self.model, 'in_chans', 3) != 3:
-            raise ValueError(f'the model takes {self.model.in_chans} channels; embeddings are made of RGB, in_chans=3')
+        check_embedding_model(self.model)
         self.autocast_dtype = autocast_dtype(precision, self.device)
         self.batch_size = batch_size
         self.flip = flip
@@ -164,10 +159,7 @@ class FeatureExtractor(EmbedsFrames):
             torch.tensor(self.data_config[key], device=self.device).view(1, -1, 1, 1) * 255 for key in ('mean', 'std')
         )
         self.runtime = choose_runtime(runtime, precision, self.device, by_name=bool(self.origin))
-        self._graph: GraphRuntime | None = None
-        if self.runtime != 'torch':
-            size = self.data_config['input_size'][1:]
-            self._graph = open_runtime(self.runtime, self.model, network_sha256(self.model), size, precision)
+        self._graph = open_runtime(self.runtime, self.model, self.data_config['input_size'][1:], precision)
 
     @property
     def embedding_size(self) -> int:

@@ -21,6 +21,7 @@ from ..weights.manifest import is_released
 
 __all__ = [
     'autocast_dtype',
+    'check_embedding_model',
     'create_embedding_model',
     'fixed_size',
     'model_source',
@@ -72,6 +73,17 @@ def network_sha256(model: Any) -> str:
             digest.update(f'{key} {value.dtype}'.encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def check_embedding_model(model: Any) -> None:
+    """Raise ValueError for a module that is no model of timm, or takes other images than RGB."""
+    if not all(hasattr(model, key) for key in ('forward_features', 'forward_head', 'head_hidden_size')):
+        raise ValueError(
+            f'{type(model).__name__} gives no embeddings: it needs a model of timm.create_model, without '
+            'features_only, that has forward_features, forward_head and head_hidden_size'
+        )
+    if getattr(model, 'in_chans', 3) != 3:
+        raise ValueError(f'the model takes {model.in_chans} channels; embeddings are made of RGB, in_chans=3')
 
 
 def create_embedding_model(

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from timm.data import resolve_data_config
 
+from .models import autocast_dtype, network_sha256
 from .runtime_cache import cached_graph, remembered
 from .view import evaluation_view
 
@@ -60,8 +61,6 @@ def choose_runtime(runtime: str, precision: str, device: torch.device, by_name: 
         ValueError: an unknown runtime, or one that cannot do it.
         ImportError: its package is missing.
     """
-    from .models import autocast_dtype
-
     check_runtime(runtime)
     if runtime == 'auto':
         if device.type != 'cpu' or not by_name:
@@ -233,16 +232,15 @@ class OpenVino(GraphRuntime):
         return {'bf16': 'bf16', 'f32': 'fp32'}.get(name, name)
 
 
-def open_runtime(runtime: str, model: Any, network_sha256: str, size: tuple[int, int], precision: str) -> GraphRuntime:
-    """The graph of a model in a runtime other than torch, known to give its embeddings.
+def open_runtime(runtime: str, model: Any, size: tuple[int, int], precision: str) -> GraphRuntime | None:
+    """The graph of a model in a runtime other than torch, known to give its embeddings; None for torch.
 
     Beside the check of the graph itself, the first use of a runtime is compared with PyTorch on four random images: to
     1e-4 in each component where it computes in float32, to a cosine of 0.999 in bf16. The cache remembers it.
 
     Args:
-        runtime: `'onnxruntime'` or `'openvino'`.
-        model: a timm model on the CPU.
-        network_sha256: digest of its weights, as in `FeatureExtractor.describe`.
+        runtime: `'torch'`, `'onnxruntime'` or `'openvino'`.
+        model: a timm model, on the CPU for the latter two.
         size: height and width of images in pixels.
         precision: `'auto'`, `'fp32'` or, for OpenVINO, `'bf16'`.
 
@@ -250,7 +248,9 @@ def open_runtime(runtime: str, model: Any, network_sha256: str, size: tuple[int,
         ExportError: the graph cannot be exported.
         RuntimeError: the runtime computes something else.
     """
-    graph = cached_graph(model, network_sha256, size)
+    if runtime == 'torch':
+        return None
+    graph = cached_graph(model, network_sha256(model), size)
     kind = {'onnxruntime': OnnxRuntime, 'openvino': OpenVino}[runtime]
     height, width = size
     opened = kind(graph, (height, width), int(model.head_hidden_size), precision, torch.get_num_threads())
