@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .attention import ChannelPoolingAttention, DualPoolingAttention, SpatialPoolingAttention, create_stage_attn
     from .dpa_resnet import ReIDResNet
     from .embedding.extractor import FeatureExtractor
+    from .embedding.files import load_embeddings
     from .layers.odconv import ODConv2d
     from .layers.pooling import AvgPool, GeMPool, MinPool, SoftPool
     from .reid_timm import ReIDBackbone
@@ -37,6 +38,7 @@ __all__ = [
     'WeightsError',
     'create_stage_attn',
     'init_backbone',
+    'load_embeddings',
     'load_weights',
 ]
 
@@ -44,6 +46,7 @@ _HOMES = {
     'attention': ('ChannelPoolingAttention', 'DualPoolingAttention', 'SpatialPoolingAttention', 'create_stage_attn'),
     'dpa_resnet': ('ReIDResNet',),
     'embedding.extractor': ('FeatureExtractor',),
+    'embedding.files': ('load_embeddings',),
     'layers.odconv': ('ODConv2d',),
     'layers.pooling': ('AvgPool', 'GeMPool', 'MinPool', 'SoftPool'),
     'reid_timm': ('ReIDBackbone',),

@@ -100,3 +100,21 @@ class TestByName:
     def test_create_embedding_model(self):
         model = create_embedding_model('dpa_resnet18', False)
         assert model.num_classes == 0
+
+
+class TestFilesInTheirPlace:
+    @pytest.mark.parametrize('kind', [str, Path])
+    def test_exported_models(self, tmp_path, kind):
+        path = tmp_path / 'x.onnx'
+        with pytest.raises(ValueError, match=r'x\.onnx: takes no exported model'):
+            FeatureExtractor(kind(path))
+        path.write_bytes(b'graph')
+        with pytest.raises(ValueError, match=r'x\.onnx: takes no exported model'):
+            FeatureExtractor(kind(path))
+
+    @pytest.mark.parametrize('kind', [str, Path])
+    def test_weights(self, tmp_path, kind):
+        path = tmp_path / 'x.pth'
+        torch.save(make_model().state_dict(), path)
+        with pytest.raises(ValueError, match=r"give both: FeatureExtractor\('dpa_resnet50', pretrained='.*x\.pth'\)"):
+            FeatureExtractor(kind(path))

@@ -38,7 +38,7 @@ def make_folder(folder, kind):
         args = {'layers': (1, 1, 1, 1), 'channels': (16, 32, 64, 128), 'attn_args': {'grid_size': 4}}
         model = tiny('dpa', attn_args={'grid_size': 4})
     if 'whiten' in kind:
-        torch.nn.init.orthogonal_(model.whiten.weight)
+        torch.nn.init.orthogonal_(model.whiten.matrix)
     save_model_folder(ModelRecipe(name='dpa_resnet18', args=args), SIZE, model.state_dict(), folder)
     if 'half' in kind:
         store_half(folder / 'model.safetensors', folder / 'half.safetensors')

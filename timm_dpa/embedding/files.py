@@ -80,6 +80,24 @@ class EmbeddingsFile:
     metadata: dict[str, str]
     sightings: Sightings | None = None
 
+    def to_frame(self) -> Any:
+        """A pandas DataFrame with the columns that a Parquet file has: `image`, of boxes in frames also `track`,
+        `frame`, `time`, the edges or corners and `score`, and `embedding`, an array `(D,)` float32 in each row.
+
+        `numpy.stack(frame['embedding'])` is the whole again; `frame.attrs` holds the metadata.
+
+        Raises:
+            ImportError: without the package pandas.
+        """
+        try:
+            pandas = importlib.import_module('pandas')
+        except ImportError as error:
+            raise ImportError(f'to_frame needs the package pandas: pip install pandas ({error})') from error
+        seen = self.sightings.columns() if self.sightings else {}
+        frame = pandas.DataFrame({'image': self.names, **seen, 'embedding': list(self.vectors)})
+        frame.attrs.update(self.metadata)
+        return frame
+
 
 def save_embeddings(path: str | os.PathLike[str], content: EmbeddingsFile) -> None:
     """Write `content` in the format that the suffix of `path` names; the file appears as a whole or not at all.

@@ -39,8 +39,16 @@ def model_source(model: str | Path) -> str:
 
     Raises:
         FileNotFoundError: a folder without a model, which has the name of no model either.
+        ValueError: a file: an exported model, or weights without their architecture.
     """
     name = os.fspath(model)
+    if Path(name).suffix.lower() in ('.onnx', '.pt2'):
+        raise ValueError(f'{name}: takes no exported model; give the name or folder of the model that was exported')
+    if os.path.isfile(name):
+        raise ValueError(
+            f"{name}: a file of weights alone does not say the model; give both: FeatureExtractor('dpa_resnet50', "
+            f'pretrained={name!r}), or --model dpa_resnet50 --checkpoint {name}'
+        )
     if name.startswith('local-dir:'):
         return f'local-dir:{os.path.abspath(name.removeprefix("local-dir:"))}'
     for folder in (Path(name, 'model'), Path(name)):

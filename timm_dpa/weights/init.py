@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from .hub_errors import explain
 from .manifest import is_released
 
 __all__ = ['InitReport', 'find_weights', 'init_backbone', 'load_weights']
+
+_logger = logging.getLogger(__name__)
 
 #: parts of a ReIDResNet that an ImageNet ResNet does not have
 _OWN_PARTS = re.compile(r'^(layer\d\.attn(?:_\d+)?|neck|whiten|fc|global_pool)\.')
@@ -166,6 +169,8 @@ def _stem(model: Any, state: dict[str, torch.Tensor]) -> str | None:
 def load_weights(model: Any, path: str | os.PathLike[str]) -> None:
     """Load a checkpoint of the same model from a file, but for a classifier of another number of identities.
 
+    A prefix that a framework put before all names (`net.`, `model.`, `module.`, `_orig_mod.`) is stripped and logged.
+
     Args:
         model: changed in place, or not at all where an error is raised. Weights that hold a whitening give it one.
         path: safetensors, or a torch file of tensors (nothing else is unpickled).
@@ -175,7 +180,7 @@ def load_weights(model: Any, path: str | os.PathLike[str]) -> None:
         ValueError: not a checkpoint, or of another architecture.
     """
     checkpoint = read_checkpoint(path)
-    weights, _ = select_network(checkpoint.weights, model.state_dict().keys(), checkpoint.path)
+    weights, prefix = select_network(checkpoint.weights, model.state_dict().keys(), checkpoint.path)
     whiten = getattr(model, 'whiten', None)
     if WHITENING_KEY in weights:
         add_whitening(model)
@@ -193,6 +198,8 @@ def load_weights(model: Any, path: str | os.PathLike[str]) -> None:
         if whiten is not getattr(model, 'whiten', None):
             model.whiten, model.has_whitening = whiten, False
         raise ValueError(f'{error}{suggest_conversion(checkpoint.weights)}') from error
+    if checkpoint.prefix or prefix:
+        _logger.info('%s: loaded without the prefix %s of its names', checkpoint.path, checkpoint.prefix + prefix)
     if own:
         model.thresholds = None  # of other weights
 

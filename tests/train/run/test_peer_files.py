@@ -55,7 +55,7 @@ def test_a_whitening_is_part_of_the_name(folder, tmp_path):
     write_peer_files(other)
     name = read(other)['architecture'].removeprefix('timm:')
     made, plain = timm.create_model(name), timm.create_model('reid_resnet18')
-    assert made.state_dict().keys() - plain.state_dict().keys() == {'whiten.weight'}
+    assert made.state_dict().keys() - plain.state_dict().keys() == {'whiten.matrix'}
     assert not timm.models.is_model_pretrained(name)
 
 
