@@ -72,9 +72,10 @@ def test_day_two(crops, gallery, monkeypatch):
 def test_resumed_after_an_interruption(crops, gallery, monkeypatch):
     extractor = make_extractor()
     safe = []
-    with monkeypatch.context() as patch, pytest.raises(Stop):
+    with monkeypatch.context() as patch:
         interrupt_after(extractor, patch, 2)
-        embed_to_gallery(extractor, crops, gallery, save_every=4, on_commit=safe.extend)
+        with pytest.raises(Stop):
+            embed_to_gallery(extractor, crops, gallery, save_every=4, on_commit=safe.extend)
     assert sorted(safe) == sorted(stored(gallery)) == names_of(crops)[:8]
     count_decoded(extractor, monkeypatch)
     embed_to_gallery(extractor, crops, gallery)
@@ -187,5 +188,5 @@ class TestTracklets:
         ('vectors', 'weights'), [(np.eye(2), [0, 0]), (np.eye(2), [1, -1]), (np.array([[1, 0], [-1, 0]]), [1, 1])]
     )
     def test_refused(self, vectors, weights):
-        with pytest.raises(ValueError, match='qualities|direction'):
+        with pytest.raises(ValueError, match=r'qualities|direction'):
             quality_mean(vectors, weights)
