@@ -56,6 +56,15 @@ SMOKE = {
             rf'dpa_resnet18, 8 JPEGs: images/s over bare onnxruntime{RATIO}',
         ],
     ),
+    'gallery.py': (
+        '--rows 400 --width 16 --queries 2 --file-rows 300 --file-width 32 --repeats 2',
+        [
+            *(rf'file of 300 x 32, {count} queries / numpy product{RATIO}' for count in (1, 100)),
+            r'filled with 400 rows .*rows/s',
+            *(rf'gallery, {name} +recall 1\.0000 .*ms a query.*' for name in ('exact', 'index', 'filter, exact')),
+            r'numpy, in memory .*ms a query',
+        ],
+    ),
     'ranking.py': (
         '--shrink 400 --repeats 2',
         [rf'{name}, \d+ x \d+ x 2048{RATIO}' for name in ('veri-uav', 'vru-small', 'vru-large', 'rerank')],

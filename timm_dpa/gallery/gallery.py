@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,10 +16,11 @@ import numpy as np
 from ..embedding.files import EmbeddingsFile, check_same_origin
 from . import ranking
 from .exports import export_rows
-from .filters import Filter, show_time
+from .filters import Filter
 from .ranking import GalleryMatch
 from .rows import COLUMNS, DTYPES, LIGHT, GalleryRow, to_columns, to_rows, unit_vectors
 from .store import Store, create_store, open_store
+from .vehicles import changed_rows, summary
 
 __all__ = ['EXACT_LIMIT', 'AddReport', 'Gallery', 'GalleryMatch', 'OptimizeReport']
 
@@ -231,11 +231,12 @@ class Gallery:
         Args:
             vehicles: name of a track, or key of a row -> vehicle, or None for unknown. A key comes before its track.
         """
-        changed, names = 0, list(vehicles)
-        for start in range(0, len(names), _NAMES):
-            some = names[start : start + _NAMES]
-            for where in (Filter(tracks=some), Filter(keys=some)):
-                changed += self._write_vehicles(where, vehicles)
+        changed = 0
+        for rows in changed_rows(self, vehicles, _NAMES):
+            if self._store:
+                self._store.upsert(to_columns(rows))
+                self._committed(self._store)
+                changed += len(rows)
         return changed
 
     def search(
@@ -306,27 +307,14 @@ class Gallery:
 
     def info(self) -> dict[str, Any]:
         """What is in the gallery, as JSON values: rows, cameras, tracks, vehicles, times, model, size in bytes."""
-        cameras: Counter[str] = Counter()
-        tracks, vehicles, times = set(), set(), []
-        for row in self.rows(columns=('camera', 'track', 'vehicle', 'time')):
-            cameras[row.camera] += 1
-            tracks.add(row.track)
-            vehicles.add(row.vehicle)
-            if row.time is not None:
-                times.append(row.time)
         engine = self._store.info() if self._store else {}
         return {
             'uri': self.uri,
-            'rows': sum(cameras.values()),
             'width': self.width,
             'dtype': self._store.dtype if self._store else self._dtype,
             'model': self.origin.get('model', ''),
             'network_sha256': self.origin.get('network_sha256', ''),
-            'cameras': dict(sorted(cameras.items())),
-            'tracks': len(tracks - {''}),
-            'vehicles': len(vehicles - {None}),
-            'first': show_time(min(times, default=None)),
-            'last': show_time(max(times, default=None)),
+            **summary(self.rows(columns=('camera', 'track', 'vehicle', 'time'))),
             'indexed': self.indexed,
             **engine,
         }
@@ -371,29 +359,6 @@ class Gallery:
         self._commits += 1
         if self._commits % _OPTIMIZE_EVERY == 0:
             store.optimize(build=False)
-
-    def _write_vehicles(self, where: Filter, vehicles: Mapping[str, int | None]) -> int:
-        store, changed = self._store, 0
-        if store is None:
-            return 0
-        keys = []
-        for row in self.rows(where, ('track', 'vehicle')):
-            if row.vehicle != _vehicle_of(row, vehicles):
-                keys.append(row.key)
-        for start in range(0, len(keys), _NAMES):
-            some = list(self.rows(Filter(keys=keys[start : start + _NAMES]), COLUMNS))
-            for row in some:
-                row.vehicle = _vehicle_of(row, vehicles)
-            if some:
-                store.upsert(to_columns(some))
-                self._committed(store)
-                changed += len(some)
-        return changed
-
-
-def _vehicle_of(row: GalleryRow, vehicles: Mapping[str, int | None]) -> int | None:
-    name = row.key if row.key in vehicles else row.track
-    return vehicles.get(name, row.vehicle)
 
 
 def _same(row: GalleryRow, stored: GalleryRow | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 
 from .durable import FolderSync
 from .filters import Condition, Filter
-from .lance_errors import is_conflict, speaking
+from .lance_errors import is_conflict, newest_manifests, speaking
 from .places import TABLE, is_gallery
 from .rows import METADATA_KEY, Columns, arrow_schema, check_format
 from .streaming import stream_search
@@ -45,7 +46,9 @@ def open_store(uri: str, storage_options: Mapping[str, str] | None = None) -> La
         with speaking(uri, _table_folder(folder)):
             table = database.open_table(TABLE)
     except RuntimeError as error:
-        if re_missing(error.__cause__):
+        table_folder = _table_folder(folder)
+        torn = table_folder is not None and newest_manifests(table_folder)  # else another process is making it now
+        if not torn and _is_missing(error.__cause__):
             raise FileNotFoundError(
                 f'{uri}: no gallery; make one with: timm-dpa embed IMAGES --gallery {uri}'
             ) from error
@@ -78,7 +81,7 @@ def create_store(
     return store
 
 
-def re_missing(error: BaseException | None) -> bool:
+def _is_missing(error: BaseException | None) -> bool:
     text = str(error).lower()
     return 'was not found' in text or 'table not found' in text
 
@@ -94,6 +97,7 @@ def _table_folder(folder: Path | None) -> Path | None:
 
 
 def _connect(uri: str, storage_options: Mapping[str, str] | None) -> Any:
+    os.environ.setdefault('LANCEDB_LOG', 'error')  # it warns of each table that is new
     try:
         lancedb: Any = importlib.import_module('lancedb')
     except ImportError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .store import StoreError
 
-__all__ = ['is_conflict', 'speaking', 'torn_files']
+__all__ = ['is_conflict', 'newest_manifests', 'speaking', 'torn_files']
 
 _MAGIC = b'LANC'  # the last four bytes of each data file and manifest
 

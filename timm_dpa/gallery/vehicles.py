@@ -1,0 +1,65 @@
+"""Which vehicles, tracks and cameras rows have, and giving rows a vehicle."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .filters import Filter, show_time
+from .rows import COLUMNS, GalleryRow
+
+if TYPE_CHECKING:
+    from .gallery import Gallery
+
+__all__ = ['changed_rows', 'summary']
+
+
+def changed_rows(gallery: Gallery, vehicles: Mapping[str, int | None], names: int) -> Iterator[list[GalleryRow]]:
+    """The rows that `vehicles` changes, whole and with their new vehicle, at most `names` at once.
+
+    Args:
+        gallery: where they are.
+        vehicles: see `Gallery.set_vehicles`.
+        names: in one filter.
+    """
+    ordered = list(vehicles)
+    for start in range(0, len(ordered), names):
+        some = ordered[start : start + names]
+        for where in (Filter(tracks=some), Filter(keys=some)):
+            changed = [
+                row.key
+                for row in gallery.rows(where, ('track', 'vehicle'))
+                if row.vehicle != _vehicle_of(row, vehicles)
+            ]
+            for first in range(0, len(changed), names):
+                rows = list(gallery.rows(Filter(keys=changed[first : first + names]), COLUMNS))
+                for row in rows:
+                    row.vehicle = _vehicle_of(row, vehicles)
+                if rows:
+                    yield rows
+
+
+def _vehicle_of(row: GalleryRow, vehicles: Mapping[str, int | None]) -> int | None:
+    name = row.key if row.key in vehicles else row.track
+    return vehicles.get(name, row.vehicle)
+
+
+def summary(rows: Iterable[GalleryRow]) -> dict[str, Any]:
+    """Number of rows, rows of each camera, numbers of tracks and vehicles, first and last time; as JSON values."""
+    cameras: Counter[str] = Counter()
+    tracks, vehicles, times = set(), set(), []
+    for row in rows:
+        cameras[row.camera] += 1
+        tracks.add(row.track)
+        vehicles.add(row.vehicle)
+        if row.time is not None:
+            times.append(row.time)
+    return {
+        'rows': sum(cameras.values()),
+        'cameras': dict(sorted(cameras.items())),
+        'tracks': len(tracks - {''}),
+        'vehicles': len(vehicles - {None}),
+        'first': show_time(min(times, default=None)),
+        'last': show_time(max(times, default=None)),
+    }
