@@ -1,8 +1,12 @@
-"""Upload of a model's folder to the Hub: what is there already is not sent again, and a commit appears as a whole."""
+"""Upload of a model's folder, or of the Space, to the Hub.
+
+What is there already is not sent again, and a commit appears as a whole.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +16,7 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from timm_dpa import __version__
+from timm_dpa.files import atomic_folder
 from timm_dpa.weights.fetch import MODELS
 from timm_dpa.weights.hub_errors import explain_upload
 from timm_dpa.weights.manifest import MANIFEST, Release, file_sha256, read_manifest, record_release
@@ -19,7 +24,10 @@ from timm_dpa.weights.manifest import MANIFEST, Release, file_sha256, read_manif
 from .folder import build_folder, check_repo_id, is_finished, reuse_folder
 from .release import describe_release
 
-__all__ = ['PublishError', 'Published', 'prepare', 'publish', 'publish_all']
+__all__ = ['SPACE', 'PublishError', 'Published', 'prepare', 'publish', 'publish_all', 'publish_space']
+
+#: the folder of the Space that shows the page
+SPACE = Path(__file__).parent / 'space'
 
 
 class PublishError(RuntimeError):
@@ -93,8 +101,7 @@ def publish(
     check_repo_id(repo_id)
     if tag is not None and create_pr:
         raise ValueError('tag: a pull request has no revision to note yet; note it when it is merged')
-    if not get_token():
-        raise PublishError('no login: run hf auth login, or set HF_TOKEN to a token that may write')
+    _require_login()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / 'model'
         prepare(source, folder, repo_id, **facts)
@@ -144,6 +151,35 @@ def publish_all(
     return done
 
 
+def publish_space(
+    repo_id: str, *, private: bool = False, create_pr: bool = False, dry_run: Path | None = None
+) -> Published | None:
+    """Upload the page as the Space `repo_id`, which is created if it does not exist.
+
+    Args:
+        repo_id: `org/name`.
+        private, create_pr: see `publish`.
+        dry_run: a new or empty folder; write the files here instead, and return None.
+
+    Raises:
+        FileExistsError: `dry_run` is there already.
+        ValueError: a wrong name, or a public Space where `private` is asked for.
+        PublishError: see `publish`.
+    """
+    check_repo_id(repo_id)
+    if dry_run is not None:
+        with atomic_folder(dry_run) as folder:
+            shutil.copytree(SPACE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns('__pycache__'))
+        return None
+    _require_login()
+    return _upload(SPACE, repo_id, private, create_pr, 'space')
+
+
+def _require_login() -> None:
+    if not get_token():
+        raise PublishError('no login: run hf auth login, or set HF_TOKEN to a token that may write')
+
+
 def _check_folder(folder: Path, release: Release) -> None:
     if not is_finished(folder):
         raise FileNotFoundError(f'{folder}: no finished model here; timm-dpa publish --package writes one')
@@ -154,20 +190,23 @@ def _check_folder(folder: Path, release: Release) -> None:
         )
 
 
-def _upload(folder: Path, repo_id: str, private: bool, create_pr: bool) -> Published:
+def _upload(folder: Path, repo_id: str, private: bool, create_pr: bool, kind: str = 'model') -> Published:
     api = HfApi(library_name='timm-dpa', library_version=__version__)
     try:
-        before = _head(api, repo_id)
+        before = _head(api, repo_id, kind)
         if before is None:
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            before = _head(api, repo_id)
+            sdk = {'space_sdk': 'gradio'} if kind == 'space' else {}
+            api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True, **sdk)
+            before = _head(api, repo_id, kind)
         elif private and not before.private:
             raise ValueError(f'{repo_id}: exists already and is public; private is for a new repository')
         commit = api.upload_folder(
             repo_id=repo_id,
+            repo_type=kind,
             folder_path=folder,
-            commit_message=f'Model by timm-dpa {__version__}',
+            commit_message=f'{"Page" if kind == "space" else "Model"} by timm-dpa {__version__}',
             create_pr=create_pr or None,
+            ignore_patterns=['__pycache__/*'],
         )
     except ValueError:
         raise
@@ -177,8 +216,8 @@ def _upload(folder: Path, repo_id: str, private: bool, create_pr: bool) -> Publi
     return Published(repo_id, commit.oid, commit.pr_url or commit.commit_url, changed)
 
 
-def _head(api: HfApi, repo_id: str) -> Any:
+def _head(api: HfApi, repo_id: str, kind: str) -> Any:
     try:
-        return api.model_info(repo_id)
+        return api.repo_info(repo_id, repo_type=kind)
     except RepositoryNotFoundError:
         return None

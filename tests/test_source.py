@@ -15,6 +15,8 @@ ARROWS = {
     'timm_dpa.train': {'timm_dpa', 'timm_dpa.train'},
     'timm_dpa.synth': {'timm_dpa', 'timm_dpa.train', 'timm_dpa.synth'},
     'timm_dpa.hub': {'timm_dpa', 'timm_dpa.train', 'timm_dpa.hub'},
+    # a program of its own, which nothing imports
+    'timm_dpa.hub.space': {'timm_dpa', 'timm_dpa.cli'},
     'timm_dpa.cli': {'timm_dpa', 'timm_dpa.train', 'timm_dpa.synth', 'timm_dpa.hub', 'timm_dpa.cli'},
 }
 MAX_FILE, MAX_CLASS = 450, 300  # lines

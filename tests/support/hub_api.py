@@ -76,6 +76,7 @@ ROUTES: list[tuple[str, re.Pattern[str], Callable[..., Answer]]] = []
 
 def route(methods: str, template: str) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
     """Registers a method of HubApi, which gets the parts in braces unquoted."""
+    template = template.replace('/api/models/', '/api/(?:models|spaces)/')  # one place for both: names differ
     shapes = {'repo': '[^/]+/[^/]+', 'path': '.+'}
     pattern = re.sub(r'{(\w+)}', lambda m: f'(?P<{m[1]}>{shapes.get(m[1], "[^/]+")})', template)
 
@@ -189,6 +190,8 @@ class HubApi:
         namespace = wanted.get('organization') or account.name
         check_namespace(account, namespace)
         name = f'{namespace}/{wanted["name"]}'
+        if wanted.get('type') == 'space' and wanted.get('sdk') not in ('gradio', 'docker', 'static'):
+            raise HubError(400, 'sdk must be one of gradio, docker, static')
         about = {'url': f'{self.url}/{name}', 'name': name}
         if name in self.repos:
             return Answer.of_json({'error': 'You already created this model repo', **about}, 409)

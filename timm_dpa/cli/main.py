@@ -14,6 +14,7 @@ from timm_dpa import register_models
 
 from . import (
     ablate,
+    app,
     convert,
     crops,
     data,
@@ -39,6 +40,7 @@ _MODULES = (
     embed,
     search,
     gallery,
+    app,
     models,
     export,
     data,

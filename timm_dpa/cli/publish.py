@@ -18,6 +18,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--all', action='store_true', help='all models of the manifest, below --org')
     parser.add_argument('--org', metavar='ORG', help='organization or user on the Hub, for --all')
     parser.add_argument('--zoo', metavar='FOLDER', help='with --all: publish the models that timm-dpa zoo wrote')
+    parser.add_argument('--space', metavar='ORG/NAME', help='upload the page of timm-dpa app as this Space instead')
     parser.add_argument('--private', action='store_true', help='make a new repository private')
     parser.add_argument('--create-pr', action='store_true', help='open a pull request instead')
     parser.add_argument('--dry-run', metavar='OUT', help='write the folder to OUT, and upload nothing')
@@ -73,7 +74,9 @@ def _run(args: argparse.Namespace) -> None:
         raise ValueError('--default goes with --tag')
     if args.zoo and not args.all:
         raise ValueError('--zoo goes with --all')
-    if args.all:
+    if args.space:
+        _publish_space(args, facts)
+    elif args.all:
         _publish_all(args, facts)
     elif args.refresh:
         _refresh(args, facts)
@@ -93,6 +96,20 @@ def _publish_all(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     place = {'manifest': Path(args.zoo, 'weights.json'), 'models': Path(args.zoo, 'models')} if args.zoo else {}
     dry_run = Path(args.dry_run) if args.dry_run else None
     _report(args, publish_all(args.org, private=args.private, create_pr=args.create_pr, dry_run=dry_run, **place))
+
+
+def _publish_space(args: argparse.Namespace, facts: dict[str, Any]) -> None:
+    from timm_dpa.hub.publish import publish_space
+
+    other = (args.source, args.repo_id, args.all, args.org, args.package, args.refresh, args.tag, *facts.values())
+    if any(other):
+        raise ValueError('--space takes --private, --create-pr or --dry-run, and no model')
+    dry_run = Path(args.dry_run) if args.dry_run else None
+    done = publish_space(args.space, private=args.private, create_pr=args.create_pr, dry_run=dry_run)
+    if done is None:
+        print(f'nothing was uploaded; folder: {args.dry_run}')
+    else:
+        print(done.url if done.changed else f'{done.url} (nothing has changed)')
 
 
 def _publish_one(args: argparse.Namespace, facts: dict[str, Any]) -> None:
@@ -162,7 +179,8 @@ COMMAND = Command(
     '  timm-dpa publish runs/first --repo-id ORG/NAME --dry-run look/\n'
     '  timm-dpa publish runs/first --package --tag TAG --half\n'
     '  timm-dpa publish hub/models/ARCHITECTURE.TAG --refresh --results eval/street eval/crossroad\n'
-    '  timm-dpa publish --all --org ORG',
+    '  timm-dpa publish --all --org ORG\n'
+    '  timm-dpa publish --space ORG/NAME',
     _add_arguments,
     _run,
     resumable=True,

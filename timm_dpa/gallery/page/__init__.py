@@ -1,0 +1,1 @@
+"""The page that shows a gallery in a browser: `timm-dpa app`."""
