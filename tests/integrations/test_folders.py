@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 
 from tests.support.models import create, tiny
 from timm_dpa import FeatureExtractor
@@ -63,15 +64,13 @@ def unit(embeddings):
 def test_sentence_transformers(folder, crops, wanted):
     sentence_transformers = pytest.importorskip('sentence_transformers')
     model = sentence_transformers.SentenceTransformer(str(folder), device='cpu')
-    found = model.encode(crops)
+    found = model.encode([Image.open(path).convert('RGB') for path in crops])
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
 
 def test_transformers_computes_in_float32(folder, crops, wanted):
     transformers = pytest.importorskip('transformers')
-    from PIL import Image
-
     model = transformers.AutoModel.from_pretrained(folder).eval()
     assert model.dtype == torch.float32
     prepare = transformers.AutoImageProcessor.from_pretrained(folder)
