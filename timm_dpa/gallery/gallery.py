@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,10 +20,12 @@ from .exports import export_rows
 from .filters import Filter
 from .ranking import GalleryMatch
 from .rows import COLUMNS, DTYPES, LIGHT, GalleryRow, to_columns, to_rows, unit_vectors
-from .store import Store, create_store, open_store
+from .store import Store, StoreError, create_store, open_store
 from .vehicles import changed_rows, summary
 
 __all__ = ['EXACT_LIMIT', 'AddReport', 'Gallery', 'GalleryMatch', 'OptimizeReport']
+
+_logger = logging.getLogger(__name__)
 
 #: rows up to which a search is exact, if nothing else is asked for
 EXACT_LIMIT = 200_000
@@ -300,9 +303,7 @@ class Gallery:
         self._store.optimize()
         rows, indexed = len(self), self._store.indexed()
         seconds = time.monotonic() - start
-        if not measure or not indexed:
-            return OptimizeReport(rows, indexed, seconds, None, 0)
-        recall, queries = ranking.measure_recall(self._store, _SAMPLE)
+        recall, queries = ranking.measure_recall(self._store, _SAMPLE) if measure and indexed else (None, 0)
         return OptimizeReport(rows, indexed, seconds, recall, queries)
 
     def info(self) -> dict[str, Any]:
@@ -358,7 +359,10 @@ class Gallery:
     def _committed(self, store: Store) -> None:
         self._commits += 1
         if self._commits % _OPTIMIZE_EVERY == 0:
-            store.optimize(build=False)
+            try:
+                store.optimize(build=False)
+            except StoreError as error:  # the rows are safe all the same
+                _logger.warning('small files could not be merged: %s', error)
 
 
 def _same(row: GalleryRow, stored: GalleryRow | None) -> bool:
