@@ -17,8 +17,8 @@ from timm_dpa.embedding.quantize import CalibrationImages, quantize
 from timm_dpa.train.data.toy_vehicles import draw_vehicle
 
 SIZE = 64
-#: operators of graphs like ours that the public table of TensorRT's ONNX parser (of 8.4) lists as supported; a graph with
-#: another one needs a look into that table, as of some (If, Loop, NonZero) it supports special cases only
+#: operators of graphs like ours that the public table of TensorRT's ONNX parser (of 8.4) lists as supported; a graph
+#: with another one needs a look into that table, as of some (If, Loop, NonZero) it supports special cases only
 TENSORRT = frozenset(
     re.findall(
         r'\w+',
