@@ -17,8 +17,8 @@ from timm_dpa.embedding.quantize import CalibrationImages, quantize
 from timm_dpa.train.data.toy_vehicles import draw_vehicle
 
 SIZE = 64
-#: operators of our graphs that the public table of TensorRT 10's ONNX parser lists as supported; of NonZero, If, Loop
-#: and others it supports some cases only, and a graph with another operator needs a look into that table
+#: operators of graphs like ours that the public table of TensorRT's ONNX parser (of 8.4) lists as supported; a graph
+#: with another one needs a look into that table, as of some (If, Loop, NonZero) it supports special cases only
 TENSORRT = frozenset(
     re.findall(
         r'\w+',
@@ -146,7 +146,7 @@ def test_shape_rules_of_tensorrt(plain):
     proto = onnx.load(plain.path)
     assert {node.op_type for node in proto.graph.node} <= TENSORRT
     assert {node.domain for node in proto.graph.node} == {''}
-    assert [entry.version for entry in proto.opset_import] == [18]  # its parser reads 9 to 24
+    assert [entry.version for entry in proto.opset_import] == [18]
     inferred = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True).graph
     known = {value.name: value.type.tensor_type for value in (*inferred.value_info, *inferred.output)}
     for node in inferred.node:
