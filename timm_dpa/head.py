@@ -45,8 +45,6 @@ class ReIDHead(nn.Module):
             None from `load_weights` on, but training does not change them. None if unknown.
     """
 
-    thresholds = None
-
     if TYPE_CHECKING:  # TorchScript reads annotations of the class, and cannot resolve them
         num_classes: int
         num_features: int
@@ -61,6 +59,8 @@ class ReIDHead(nn.Module):
         whiten: nn.Module
         fc: nn.Module
         thresholds: dict[float, float] | None
+    else:
+        thresholds = None
 
     @staticmethod
     def _check_classifier(num_classes: int, global_pool: str) -> None:

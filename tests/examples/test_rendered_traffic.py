@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-OPTIONS = ('--vehicles', '3', '--frames', '4', '--size', '160', '96', '--seed', '3')
+OPTIONS = ('--vehicles', '4', '--frames', '4', '--size', '420', '120', '--seed', '3')
 
 
 @pytest.fixture(scope='module')
@@ -20,14 +20,14 @@ def test_a_sequence_of_motchallenge(call, folder):
     frames = sorted((folder / 'img1').iterdir())
     assert [path.name for path in frames] == [f'{n:06d}.jpg' for n in (1, 2, 3, 4)]
     with Image.open(frames[0]) as image:
-        assert (image.size, image.mode) == ((160, 96), 'RGB')
+        assert (image.size, image.mode) == ((420, 120), 'RGB')
     truth = np.loadtxt(folder / 'gt' / 'gt.txt', delimiter=',', ndmin=2)
     found = np.loadtxt(folder / 'det' / 'det.txt', delimiter=',', ndmin=2)
     assert (truth.shape[1], found.shape[1]) == (9, 10)
     assert ((truth[:, 8] >= 0.8) & (truth[:, 8] <= 1)).all()
     assert (truth[:, 2:4] >= 0).all()
-    assert ((truth[:, 2:4] + truth[:, 4:6]) <= [160.1, 96.1]).all()
-    good = found[(found[:, 5] > 0) & (found[:, 2] < 160)]
+    assert ((truth[:, 2:4] + truth[:, 4:6]) <= [420.1, 120.1]).all()
+    good = found[(found[:, 5] > 0) & (found[:, 2] < 420)]
     assert len(good) == len(truth)
     assert (found[:, 1] == -1).all()
     info = configparser.ConfigParser()
