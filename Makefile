@@ -57,7 +57,9 @@ bench: $(VENV)/demo
 	$(BIN)/python benchmarks/features.py
 	$(BIN)/python benchmarks/boxes.py
 	$(BIN)/python benchmarks/runtimes.py
+	$(BIN)/python benchmarks/int8.py
 	$(BIN)/python benchmarks/ranking.py
+	$(BIN)/python benchmarks/gallery.py --rows 100000
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/synth.py
 	$(BIN)/python benchmarks/synth_difficulty.py

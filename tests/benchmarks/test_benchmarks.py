@@ -65,6 +65,13 @@ SMOKE = {
             r'numpy, in memory .*ms a query',
         ],
     ),
+    'int8.py': (
+        '--model dpa_resnet18 --image-size 64 --min-cosine 0.5',
+        [
+            r'dpa_resnet18, int8: \d+\.\d MB, cosine to float32 0\.\d+ on average, 0\.\d+ at least',
+            *(rf'toy, {name}: mAP \d+\.\d\d, Rank-1 \d+\.\d\d' for name in ('float32', 'int8')),
+        ],
+    ),
     'ranking.py': (
         '--shrink 400 --repeats 2',
         [rf'{name}, \d+ x \d+ x 2048{RATIO}' for name in ('veri-uav', 'vru-small', 'vru-large', 'rerank')],

@@ -335,10 +335,11 @@ class TestOtherVerbs:
         status, printed, _ = run('export', 'dpa_resnet18', '--format', 'torch-export', '--image-size', 32, '--out', out)
         assert status == 0
         assert out.is_file()
-        first, second, third = printed.splitlines()
+        first, second, third, fourth = printed.splitlines()
         assert re.fullmatch(r'torch-export, \d+\.\d MB, checked with images of 32 x 32', first)
         assert second.startswith('largest difference from PyTorch: ')
-        assert third == f'model: {out}'
+        assert third.startswith('input: float32 N x 3 x 32 x 32, ')
+        assert fourth == f'model: {out}'
 
     def test_export_for_other_runtimes(self, run, tmp_path):
         import onnx

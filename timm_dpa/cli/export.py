@@ -44,7 +44,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         '--min-cosine',
         type=float,
         metavar='C',
-        help='refuse a file of lower mean cosine to float32 (default 0.999 for --half, 0.99 for --int8)',
+        help='refuse a file of lower mean cosine to float32 (default 0.999 for --half, 0.98 for --int8)',
     )
 
 

@@ -41,7 +41,7 @@ __all__ = ['FORMATS', 'PRECISIONS', 'ExportError', 'ExportReport', 'export_model
 #: what `export_model` writes
 FORMATS = ('onnx', 'torch-export')
 #: precision -> the mean cosine to float32 below which a file is refused
-PRECISIONS = {'float32': None, 'half': 0.999, 'int8': 0.99}
+PRECISIONS = {'float32': None, 'half': 0.999, 'int8': 0.98}
 
 MIN_SIZE = 32
 BATCH_SIZES = (1, 3)  # one image, and a batch of another size than the traced one
@@ -134,7 +134,7 @@ def export_model(
             Both are of ONNX files only.
         calibrate: for `'int8'`: images, as `FeatureExtractor` takes them, at least 8 and better a hundred, like those
             that will be embedded. Some of them are held out for the comparison.
-        min_cosine: the file is refused where its mean cosine to float32 is lower. None: 0.999 for `'half'`, 0.99 for
+        min_cosine: the file is refused where its mean cosine to float32 is lower. None: 0.999 for `'half'`, 0.98 for
             `'int8'`.
 
     Returns:
