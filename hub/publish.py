@@ -195,7 +195,7 @@ def _upload(folder: Path, repo_id: str, private: bool, create_pr: bool, kind: st
     try:
         before = _head(api, repo_id, kind)
         if before is None:
-            sdk = {'space_sdk': 'gradio'} if kind == 'space' else {}
+            sdk: dict[str, Any] = {'space_sdk': 'gradio'} if kind == 'space' else {}
             api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True, **sdk)
             before = _head(api, repo_id, kind)
         elif private and not before.private:

@@ -56,7 +56,7 @@ def nearest(
         raise ValueError(f'queries have {queries.shape[1]} numbers, the gallery {gallery.shape[1]}: not of one model')
     if len(names) != len(gallery):
         raise ValueError(f'{len(names)} names for {len(gallery)} gallery embeddings')
-    rankings = []
+    rankings: list[list[Match]] = []
     for index, (query, similarity) in enumerate(_similarities(queries, gallery)):
         left_out = excluded[index] if excluded is not None else frozenset()
         wanted = min(top + len(left_out), len(gallery))

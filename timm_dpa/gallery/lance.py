@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -217,7 +218,7 @@ class LanceStore:
             for name, kind in _SCALARS.items():
                 if name not in present:
                     config = getattr(index, kind)()
-                    self._commit(lambda name=name, config=config: self._table.create_index(name, config=config))
+                    self._commit(partial(self._table.create_index, name, config=config))
             if rows >= INDEX_FROM and 'vector' not in present:
                 config = index.IvfRq(distance_type='dot')
                 self._commit(lambda: self._table.create_index('vector', config=config))

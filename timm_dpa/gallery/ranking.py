@@ -71,8 +71,10 @@ class Task:
             some = self._find(queries[pending], wanted, [exclude[index] for index in pending])
             short = []
             for index, found in zip(pending, some, strict=True):
-                best[index] = list({_group(entry.row): entry for entry in reversed(found)}.values())[::-1]
-                best[index].sort(key=lambda entry, order=found: next(k for k, e in enumerate(order) if e is entry))
+                firsts: dict[Any, _Found] = {}
+                for entry in found:  # best first
+                    firsts.setdefault(_group(entry.row), entry)
+                best[index] = list(firsts.values())
                 if len(best[index]) < top and len(found) >= wanted and wanted < _MOST:
                     short.append(index)
             pending, wanted = short, min(4 * wanted, _MOST)

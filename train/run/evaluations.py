@@ -98,7 +98,7 @@ class RunEvaluations:
         recipe = self.recipe.as_dict()
         best = {'model': weights, 'metrics': self.best, 'recipe': recipe}
         save_checkpoint(self.folder.best, best, keep_previous=False)
-        origin = {'epoch': epoch, 'recipe': recipe, 'data': self.folder.read_data()}
+        origin: dict[str, Any] = {'epoch': epoch, 'recipe': recipe, 'data': self.folder.read_data()}
         thresholds = choose_thresholds([{**origin, **result.as_dict()}]) if result else []
         save_model_folder(self.recipe.model, self.image_size, weights, self.folder.model, thresholds)
         if result is not None:
