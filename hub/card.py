@@ -58,6 +58,8 @@ class CardFacts:
         commands: the commands that train the model again, by `recipe.yaml` beside the card and those of earlier runs.
         results: one entry for each evaluation, see `summarize`.
         thresholds: of the cosine, see `timm_dpa.weights.thresholds`.
+        int8: what `benchmarks/int8.py` measured of the exported file of 8 bits: `megabytes`, `mean_cosine`,
+            `min_cosine` and `results`, a list with `data`, `mAP` and `Rank-1` in percent. None where nobody did.
         picture, picture_caption: file name of the ranked lists, and what they show.
     """
 
@@ -76,6 +78,7 @@ class CardFacts:
     commands: Sequence[str] = ()
     results: Sequence[dict[str, Any]] = ()
     thresholds: Sequence[dict[str, Any]] = ()
+    int8: dict[str, Any] | None = None
     picture: str | None = None
     picture_caption: str = ''
 
@@ -101,7 +104,8 @@ def read_facts(folder: Path) -> CardFacts:
 
 def write_card(facts: CardFacts, folder: Path) -> None:
     """Write `release.json` and the `README.md` that is rendered from it."""
-    content = json.dumps(dataclasses.asdict(facts), indent=2, ensure_ascii=False) + '\n'
+    known = {key: value for key, value in dataclasses.asdict(facts).items() if key != 'int8' or value}
+    content = json.dumps(known, indent=2, ensure_ascii=False) + '\n'
     write_bytes(folder / FACTS_FILE, content.encode())
     write_bytes(folder / CARD, render_card(facts).encode())
 

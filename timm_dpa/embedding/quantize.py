@@ -28,8 +28,8 @@ _BATCH = 8
 #: the products of attention modules are a thousandth of the work, and cost more cosine than all convolutions
 _OPERATORS = ('Conv',)
 #: a range holds this percentage of values: a few values of crops that stand out would make the steps of all others
-#: coarse (whole ranges of 59 crops: cosine 0.981 for the released `dpa_resnet50`, of 24 crops 0.993), and ranges that
-#: leave out more (99.99) lose such crops (0.989, but 0.86 for one of 64)
+#: coarse (whole ranges of 59 crops: cosine 0.981 for the released `dpa_resnet50`), and ranges that leave out more
+#: (99.99) lose such crops (0.989, but 0.86 for one of 64)
 _PERCENTILE = 99.999
 
 
