@@ -93,10 +93,15 @@ class TestFolder:
         with pytest.raises(WeightsError, match='embeddings differ by'):
             check_golden(tmp_path / 'other')
 
-    def test_only_the_card_of_a_finished_folder_changes_for_another_repository(self, folder, tmp_path):
+    def test_only_what_names_the_repository_changes_for_another_one(self, folder, tmp_path):
         reuse_folder(folder, tmp_path / 'out', 'other/small-dpa')
         before, after = listing(folder), listing(tmp_path / 'out')
-        assert {name for name in before if before[name] != after[name]} == {'README.md', 'release.json'}
+        assert {name for name in before if before[name] != after[name]} == {
+            'README.md',
+            'reid_config.json',  # options of its own, which reid can have from the repository only
+            'release.json',
+        }
+        assert (tmp_path / 'out' / 'weights.safetensors').is_symlink()
         text = (folder / 'README.md').read_text()
         new = (tmp_path / 'out' / 'README.md').read_text()
         assert new == text.replace('somebody/small-dpa', 'other/small-dpa')

@@ -12,21 +12,11 @@ import torch
 from tests.support.hub_client import TOKEN, HubClient, embed
 from tests.support.hub_server import ALWAYS, CutUpload, LoopbackHub, Refuse
 from tests.support.hub_storage import Account, Repository
-from tests.support.site import copy_package, models_of
+from tests.support.site import MODEL_FILES, copy_package, models_of
 from timm_dpa.hub.folder import build_folder
 from timm_dpa.hub.release import describe_release
 from timm_dpa.train.recipes.recipe import ModelRecipe
 from timm_dpa.train.run.networks import save_model_folder
-
-FILES = {
-    'README.md',
-    'config.json',
-    'model.safetensors',
-    'ranks.png',
-    'recipe.yaml',
-    'release.json',
-    'test/golden.safetensors',
-}
 
 
 @pytest.fixture(scope='module')
@@ -79,7 +69,7 @@ class TestRun:
         revision = hub.repos['org/run'].branches['main'].id
         assert f'/org/run/commit/{revision}\n' in out
         assert f"use: timm.create_model('hf-hub:org/run@{revision}', pretrained=True)" in out
-        assert set(hub.repos['org/run'].contents()) == {*FILES, '.gitattributes'}
+        assert set(hub.repos['org/run'].contents()) == {*MODEL_FILES, '.gitattributes'}
         assert not hub.repos['org/run'].private
         expected = embed(timm.create_model(f'local-dir:{trained}/model', pretrained=True))
         with HubClient(tmp_path / 'elsewhere', hub.environment) as other:
@@ -137,13 +127,13 @@ class TestRun:
         out = published(client, str(trained), '--repo-id', 'org/theirs', '--create-pr')
         assert re.search(r'/org/theirs/discussions/1\n', out)
         assert commits(hub, 'org/theirs') == before
-        assert set(hub.repos['org/theirs'].contents('refs/pr/1')) == FILES
+        assert set(hub.repos['org/theirs'].contents('refs/pr/1')) == {*MODEL_FILES}
 
     def test_upload_that_is_cut_goes_on(self, hub, client, trained):
         hub.faults.append(CutUpload('PUT /storage/*', times=1, after=1000))
         published(client, str(trained), '--repo-id', 'org/cut')
         assert len(commits(hub, 'org/cut')) == 2  # the first is of the creation
-        assert set(hub.repos['org/cut'].contents()) >= FILES
+        assert set(hub.repos['org/cut'].contents()) >= {*MODEL_FILES}
 
     def test_interrupted_upload_is_finished_by_the_next(self, hub, client, trained):
         """The large files have arrived, the commit has not."""
@@ -157,7 +147,7 @@ class TestRun:
         published(client, str(trained), '--repo-id', 'org/half')
         assert not [line for line in hub.requests[before:] if line.startswith('PUT')]
         assert len(commits(hub, 'org/half')) == 2
-        assert set(hub.repos['org/half'].contents()) >= FILES
+        assert set(hub.repos['org/half'].contents()) >= {*MODEL_FILES}
 
     def test_refused_file_says_so(self, hub, client, trained):
         hub.faults.append(Refuse('PUT /storage/*', times=ALWAYS, status=400, message='too much'))
