@@ -11,7 +11,7 @@ from timm_dpa.embedding.extractor import FeatureExtractor
 from timm_dpa.gallery.filters import parse_time
 from timm_dpa.gallery.gallery import Gallery
 from timm_dpa.gallery.page.handlers import Page
-from timm_dpa.gallery.page.pictures import preview
+from timm_dpa.gallery.pictures import thumbnail_of
 from timm_dpa.gallery.rows import GalleryRow
 from timm_dpa.train.data.toy_vehicles import draw_vehicle
 
@@ -41,7 +41,7 @@ def vehicle_rows(folder: Path) -> list[GalleryRow]:
                     camera=CAMERAS[view // 2],
                     time=START + MINUTE * (60 * (view // 2) + 5 * vehicle + view % 2),
                     track=f'{vehicle}-{view // 2}',
-                    thumbnail=preview(Image.open(path), 96),
+                    thumbnail=thumbnail_of(Image.open(path)),
                 )
             )
     for row, vector in zip(rows, extractor()([row.image for row in rows]), strict=True):

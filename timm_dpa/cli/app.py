@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import signal
 import threading
@@ -129,13 +130,11 @@ def rendered_gallery(folder: Path, extractor: FeatureExtractor) -> Gallery:
         FileExistsError: the folder holds something else.
         BlockingIOError: another process is making it.
     """
-    import csv
-
     from timm_dpa.embedding.images import ImageItem, load_rgb
     from timm_dpa.files import locked
     from timm_dpa.gallery.filters import parse_time
     from timm_dpa.gallery.gallery import Gallery
-    from timm_dpa.gallery.page.pictures import preview
+    from timm_dpa.gallery.pictures import quality_of, thumbnail_of
     from timm_dpa.gallery.rows import GalleryRow
     from timm_dpa.synth.dataset import Plan, render_data_set
 
@@ -168,7 +167,8 @@ def rendered_gallery(folder: Path, extractor: FeatureExtractor) -> Gallery:
                     time=start + 1000 * (420 * camera + 35 * vehicle + 4 * number),
                     track=track,
                     vehicle=vehicle,
-                    thumbnail=preview(image, 160),
+                    quality=quality_of(image),
+                    thumbnail=thumbnail_of(image),
                 )
             )
         gallery.add(rows)

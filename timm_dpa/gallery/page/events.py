@@ -136,11 +136,11 @@ class Events:
     def export(self, session: Session | None) -> tuple[Any, ...]:
         session = self._session(session)
         path, done = self.page.export(session.feedback, Path(FOLDER))
-        parts = [f'{done.images} images of {done.vehicles} vehicles are in feedback.zip']
+        parts = [f'{_number(done.images, "image")} of {_number(done.vehicles, "vehicle")} in feedback.zip']
         if done.missing:
-            parts.append(f'{done.missing} images are gone')
+            parts.append(f'{_number(done.missing, "image")} left out, being gone')
         if done.contradicting:
-            parts.append(f'{done.contradicting} vehicles were left out, because marks contradict each other')
+            parts.append(f'{_number(done.contradicting, "vehicle")} left out, because marks contradict each other')
         text = '; '.join(parts) + '. Unpack it, and give feedback.csv to timm-dpa train --data.'
         return gr.DownloadButton(value=str(path), visible=True), message_html(text)
 
@@ -158,6 +158,10 @@ def _safe(outputs: int, handler: Callable[..., Any], *values: Any) -> Any:
     except _FAULTS as error:
         text = ' '.join(str(error).split()) or type(error).__name__
         return (*(gr.skip() for _ in range(outputs - 1)), message_html(text, error=True))
+
+
+def _number(count: int, what: str) -> str:
+    return f'{count} {what}' + ('s' if count != 1 else '')
 
 
 def _count(feedback: Feedback) -> str:

@@ -88,7 +88,7 @@ def results_html(
             f'track {row.track}' if row.track else '',
         ]
         if match.mean is not None and match.images > 1:
-            facts.append(f'{match.images} images, mean cosine {match.mean:.2f}')
+            facts.append(f'{match.images} images, mean {match.mean:.2f}')
         lines = ''.join(f'<span title="{escaped(fact)}">{escaped(fact)}</span>' for fact in facts if fact)
         buttons = ''.join(
             f'<button type="button" class="{word}" data-key="{escaped(row.key)}" data-said="{word}" '
@@ -148,4 +148,4 @@ def _place(time: int, first: int, last: int) -> float:
 
 
 def _short_time(time: int | None) -> str:
-    return show_time(time)[:19].replace('T', ' ').rstrip('Z') + ' UTC' if time is not None else ''
+    return show_time(time)[:19].replace('T', ' ') if time is not None else ''

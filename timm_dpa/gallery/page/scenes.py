@@ -60,8 +60,7 @@ def open_scene(path: str | os.PathLike[str], limits: Limits) -> Scene:
             raise ValueError(_named(error, path)) from error
         return pick_frame(Scene(Image.new('RGB', (1, 1)), path.name, str(path), frames), 1, limits)
     try:
-        with open(path, 'rb') as file:
-            picture = load_rgb(ImageItem(file, path.name), Decoding(max_pixels=limits.pixels))
+        picture = load_rgb(ImageItem(path, path.name), Decoding(max_pixels=limits.pixels))
     except ImageError as error:
         advice = '' if 'max_pixels' in str(error) else '; give a JPEG, PNG or WebP file, or a video'
         raise ValueError(str(error).replace(f'max_pixels={limits.pixels}', f'{limits.pixels:,}') + advice) from error
