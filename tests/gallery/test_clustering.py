@@ -5,7 +5,7 @@ from scipy.spatial.distance import squareform
 from sklearn.metrics.cluster import pair_confusion_matrix
 
 from timm_dpa.gallery import clustering
-from timm_dpa.gallery.clustering import cannot_link, cluster_tracks, pair_scores, track_means
+from timm_dpa.gallery.clustering import cannot_link, cluster_tracks, pair_scores
 
 
 def unit(x):
@@ -155,32 +155,3 @@ def test_many_images_of_one_frame_against_a_loop_over_all_pairs():
     found = cannot_link(track, [f'camera {c}' for c in camera], time.tolist())
     assert set(map(tuple, found.tolist())) == expected
     assert found.tolist() == sorted(found.tolist())
-
-
-def test_track_means_are_weighted():
-    vectors = unit(np.random.default_rng(0).normal(size=(6, 4)))
-    names, means = track_means(vectors, ['b', 'a', 'b', 'a', 'c', 'c'], np.array([1, 0, 3, 2, 0, 0]))
-    assert names == ['a', 'b', 'c']
-    expected = np.stack([vectors[3], vectors[0] + 3.0 * vectors[2], vectors[4] + vectors[5]])
-    np.testing.assert_allclose(means, unit(expected), atol=1e-6)
-
-
-def test_unknown_quality_counts_as_the_mean_of_the_known():
-    vectors = unit(np.random.default_rng(0).normal(size=(3, 4)))
-    _, means = track_means(vectors, ['a'] * 3, np.array([1, 3, np.nan]))
-    np.testing.assert_allclose(means, unit([vectors[0] + 3.0 * vectors[1] + 2.0 * vectors[2]]), atol=1e-6)
-    _, plain = track_means(vectors, ['a'] * 3, np.full(3, np.nan))
-    np.testing.assert_allclose(plain, unit([vectors.sum(0)]), atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ('quality', 'message'), [([1, -1], 'from 0 on'), ([1, np.inf], 'finite'), ([1], 'each of the 2 images')]
-)
-def test_wrong_qualities_are_refused(quality, message):
-    with pytest.raises(ValueError, match=message):
-        track_means(np.eye(2), ['a', 'a'], np.array(quality, float))
-
-
-def test_a_track_without_direction_is_named():
-    with pytest.raises(ValueError, match='track x: the mean of its vectors is 0'):
-        track_means(np.array([[1.0, 0], [-1, 0], [1, 0]]), ['x', 'x', 'y'])

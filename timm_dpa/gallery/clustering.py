@@ -19,53 +19,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ['PairScores', 'cannot_link', 'cluster_tracks', 'pair_scores', 'track_means']
+__all__ = ['MOST_CANDIDATES', 'PairScores', 'cannot_link', 'cluster_tracks', 'pair_scores']
 
 #: candidates, counted in both directions: 0.4 GB
 MOST_CANDIDATES = 100_000_000
 _BLOCK = 4_000_000  # numbers in a block of the product of all vectors with all
-
-
-def track_means(
-    vectors: np.ndarray, tracks: Sequence[str] | np.ndarray, quality: np.ndarray | None = None
-) -> tuple[list[str], np.ndarray]:
-    """One vector for each track: the mean of those of its images, weighted by their quality.
-
-    Args:
-        vectors: `(N, D)` of unit length.
-        tracks: N names; images of one name are of one track.
-        quality: `(N,)` weights from 0 on, of any scale; NaN where it is unknown, which counts as the mean of the known
-            ones. None weighs all alike, and so do the images of a track of which none has a weight above 0.
-
-    Returns:
-        T names in ascending order, and `(T, D)` float32 of unit length.
-
-    Raises:
-        ValueError: numbers of images that differ, weights below 0, or vectors that are not finite or whose mean is 0.
-    """
-    vectors = np.asarray(vectors, np.float32)
-    names, track = np.unique(np.asarray(tracks, dtype=object).astype(str), return_inverse=True)
-    if vectors.ndim != 2 or len(vectors) != len(track):
-        raise ValueError(f'vectors must be (N, D) with a track for each, not {vectors.shape} with {len(track)}')
-    weights = np.ones(len(vectors)) if quality is None else np.array(quality, np.float64)
-    if weights.shape != (len(vectors),):
-        raise ValueError(f'quality must have a number for each of the {len(vectors)} images, not {weights.shape}')
-    known = weights[~np.isnan(weights)]
-    if not np.isfinite(known).all() or (known < 0).any():
-        raise ValueError('quality must be finite numbers from 0 on, or NaN')
-    weights[np.isnan(weights)] = known.mean() if len(known) else 1.0
-    weights[(np.bincount(track, weights, len(names)) == 0)[track]] = 1.0
-    order = np.argsort(track, kind='stable')
-    starts = np.searchsorted(track[order], np.arange(len(names)))
-    means = np.empty((len(names), vectors.shape[1]), np.float32)
-    for row, (start, end) in enumerate(zip(starts, [*starts[1:], len(order)], strict=True)):
-        some = order[start:end]
-        mean = weights[some] @ vectors[some].astype(np.float64)
-        length = np.linalg.norm(mean)
-        if not length > 0 or not np.isfinite(length):
-            raise ValueError(f'track {names[row]}: the mean of its vectors is {"0" if length == 0 else "not finite"}')
-        means[row] = mean / length
-    return names.tolist(), means
 
 
 def cannot_link(
@@ -87,7 +45,9 @@ def cannot_link(
     """
     track = np.asarray(track, np.int64)
     if not len(track) == len(camera) == len(time):
-        raise ValueError(f'{len(track)} tracks, {len(camera)} cameras and {len(time)} times; each image has one of each')
+        raise ValueError(
+            f'{len(track)} tracks, {len(camera)} cameras and {len(time)} times; each image has one of each'
+        )
     known = np.array([bool(c) and t is not None for c, t in zip(camera, time, strict=True)], bool)
     if not known.any():
         return np.empty((0, 2), np.int64)
@@ -110,7 +70,7 @@ def cluster_tracks(vectors: np.ndarray, threshold: float, forbidden: np.ndarray 
     """Groups of tracks that show one vehicle, by average linkage that some pairs are excluded from.
 
     Args:
-        vectors: `(N, D)` of unit length, one for each track, see `track_means`.
+        vectors: `(N, D)` of unit length, one for each track, see `timm_dpa.gallery.provisional.read_tracks`.
         threshold: cosine in -1..1 that the mean between two groups must reach; they are merged then.
         forbidden: `(P, 2)` rows of tracks that are two vehicles, see `cannot_link`.
 
@@ -129,7 +89,7 @@ def cluster_tracks(vectors: np.ndarray, threshold: float, forbidden: np.ndarray 
     if not -1 <= threshold <= 1:
         raise ValueError(f'the threshold must be a cosine in -1..1, not {threshold}')
     pairs = np.empty((0, 2), np.int64) if forbidden is None else np.asarray(forbidden, np.int64).reshape(-1, 2)
-    if len(pairs) and not (0 <= pairs.min() and pairs.max() < len(vectors)):
+    if len(pairs) and not (pairs.min() >= 0 and pairs.max() < len(vectors)):
         raise ValueError(f'forbidden pairs must be of rows 0..{len(vectors) - 1}')
     return _Agglomeration(vectors, threshold, pairs).run()
 
@@ -258,5 +218,7 @@ def pair_scores(vehicles: Sequence[object] | np.ndarray, groups: Sequence[object
     right = pairs(truth * (found.max(initial=0) + 1) + found)
     said, there = pairs(found), pairs(truth)
     return PairScores(
-        right / said if said else 1.0, right / there if there else 1.0, 2 * right / (said + there) if said + there else 1.0
+        right / said if said else 1.0,
+        right / there if there else 1.0,
+        2 * right / (said + there) if said + there else 1.0,
     )
