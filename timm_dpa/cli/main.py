@@ -15,6 +15,7 @@ from timm_dpa import register_models
 from . import (
     ablate,
     app,
+    cluster,
     convert,
     crops,
     data,
@@ -40,6 +41,7 @@ _MODULES = (
     embed,
     search,
     gallery,
+    cluster,
     app,
     models,
     export,
