@@ -74,7 +74,7 @@ class TestValues:
             ('schedule.early_sizes=[[1, 16]]', r'early_sizes\[0\]\[1\] must be at least 32, not 16'),
             ('schedule.early_sizes=[3]', r'early_sizes\[0\]=3: must be a list of two'),
             ('schedule.decay_epochs=[1, x]', r"decay_epochs\[1\]='x': must be a number"),
-            ('data.protocol=vrru', 'one of fixed, vru, first-last, cross-camera, or null'),
+            ('data.protocol=vrru', 'one of fixed, vru, first-last, one-query, gap, cross-camera, or null'),
             ('data.layout=veri', 'one of auto, veri_uav'),
             ('data.mix=crops', 'a list'),
         ],
