@@ -75,13 +75,13 @@ class Gallery:
     Several processes may read and write one gallery at the same time; each sees what the others have committed.
 
     Args:
-        uri: a folder, `s3://bucket/path`, `gs://`, `az://` (LanceDB), or `http(s)://host:port` of a Milvus server.
+        uri: a folder, `s3://bucket/path`, `gs://` or `az://`, of LanceDB.
         origin: what makes the embeddings, as `FeatureExtractor.describe` gives it; it may have more, such as
             `FeatureExtractor.origin`. Required where a gallery is made; a gallery that is there must agree.
         create: make the gallery where there is none.
         dtype: of the vectors of a new gallery: `'float32'`, or `'float16'` for half the bytes.
         width: numbers of a vector of a new gallery. With it, the gallery is made at once, not when rows are added.
-        storage_options: settings of the object store, such as `aws_endpoint`, see LanceDB, or of the Milvus client.
+        storage_options: settings of the object store, such as `aws_endpoint`, see LanceDB.
 
     Raises:
         FileNotFoundError: no gallery there, and `create` is False.
