@@ -17,7 +17,7 @@ __all__ = ['GalleryMatch', 'Reranker', 'Task', 'measure_recall']
 #: queries `(Q, D)` and gallery `(G, D)` -> distances `(Q, G)`
 Reranker = Callable[[np.ndarray, np.ndarray], Any]
 
-_MOST = 16_384  # rows that are asked for to find enough tracks; Milvus gives no more
+_MOST = 16_384  # rows that are asked for to find enough tracks
 _DIGITS = 6  # in which similarities are compared: those of equal vectors may differ in the seventh
 
 

@@ -1,4 +1,4 @@
-"""What a gallery needs of the engine that holds its rows; `lance` and `milvus` provide it."""
+"""What a gallery needs of the engine that holds its rows; `lance` provides it."""
 
 from __future__ import annotations
 
@@ -91,16 +91,8 @@ def create_store(
 
 def _engine(uri: str) -> Any:
     scheme = uri.split('://', 1)[0].lower() if '://' in uri else ''
-    if scheme in ('http', 'https'):
-        try:
-            from . import milvus  # type: ignore[attr-defined, unused-ignore]
-        except ImportError as error:
-            raise ImportError(f"{uri}: a Milvus server needs: pip install 'timm-dpa[milvus]' ({error})") from error
-        return milvus
     if scheme not in ('', 's3', 's3+ddb', 'gs', 'az', 'file'):
-        raise ValueError(
-            f'{uri}: a gallery is a folder, s3://, gs://, az://, or http(s)://host:port of a Milvus server'
-        )
+        raise ValueError(f'{uri}: a gallery is a folder, or an object store at s3://, gs:// or az://')
     from . import lance
 
     return lance
