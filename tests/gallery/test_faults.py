@@ -89,7 +89,7 @@ class TestPlaces:
             open_gallery(tmp_path, gallery_rows(1))
 
     def test_unknown_scheme(self):
-        with pytest.raises(ValueError, match='a gallery is a folder, s3://'):
+        with pytest.raises(ValueError, match='a gallery is a folder, or an object store at s3://'):
             Gallery('ftp://host/x')
 
     def test_unreachable_bucket(self):
