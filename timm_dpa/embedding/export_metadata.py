@@ -92,8 +92,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         - `input_type`: `'float32'` or `'uint8'`.
         - `layout`: `'NCHW'` or `'NHWC'`, the order of the axes of `images`.
         - `pixel_range`: what pixels are before they are normalized: `'0..1 RGB'`, or `'0..255 BGR'`.
-        - `mean`, `std`: one number per channel, the input is `(pixel - mean) / std`; 0 and 1 where the graph
-          normalizes.
+        - `mean`, `std`: one number per channel, the input is `(pixel - mean) / std`; 0 and 1 if the graph does it.
         - `embedding_size`: D.
         - `normalisation`: `'l2'`, the embeddings have L2 norm 1.
         - `precision`: `'float32'`, or `'half'` or `'int8'` for weights and most operators.
