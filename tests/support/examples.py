@@ -14,7 +14,7 @@ from PIL import Image
 FOLDER = Path(__file__).parents[2] / 'examples'
 
 
-PROGRAMS = sorted(path.stem for path in FOLDER.glob('*.py'))
+PROGRAMS = sorted(path.stem for path in FOLDER.glob('[!_]*.py'))  # _mot.py is what some of them share
 
 
 SIZE = (64, 96)  # sides that differ cannot be confused
@@ -35,6 +35,8 @@ def program(name: str, *arguments, cwd: Path, **environment: str) -> subprocess.
 def load(name: str):
     if name == 'transformers_pipeline':
         pytest.importorskip('transformers')
+    if str(FOLDER) not in sys.path:  # where Python looks first when a user runs a program
+        sys.path.append(str(FOLDER))
     spec = importlib.util.spec_from_file_location(name, FOLDER / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
