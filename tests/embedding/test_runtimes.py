@@ -13,16 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.models import TINY, tiny
+from tests.support.models import tiny
+from tests.support.runtimes import odd_crops, thin_run
 from timm_dpa import FeatureExtractor
 from timm_dpa.cli.main import main
 from timm_dpa.embedding import runtimes
 from timm_dpa.embedding.files import load_embeddings
 from timm_dpa.embedding.runtime_cache import cache_folder
 from timm_dpa.embedding.runtimes import choose_runtime
-from timm_dpa.train.data.toy_vehicles import draw_vehicle
-from timm_dpa.train.recipes.recipe import ModelRecipe
-from timm_dpa.train.run.networks import save_model_folder
 
 CPU = torch.device('cpu')
 
@@ -37,16 +35,12 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def source(tmp_path_factory) -> Path:
-    """The run folder of a thin network."""
-    folder = tmp_path_factory.mktemp('runs') / 'dpa'
-    recipe = ModelRecipe(name='dpa_resnet18', args={key: list(value) for key, value in TINY.items()})
-    save_model_folder(recipe, (64, 96), tiny('dpa').state_dict(), folder / 'model')
-    return folder
+    return thin_run(tmp_path_factory.mktemp('runs') / 'dpa')
 
 
 @pytest.fixture(scope='module')
 def crops():
-    return [np.asarray(draw_vehicle(k, k).resize((50 + 9 * k, 70))) for k in range(5)]
+    return odd_crops()
 
 
 @pytest.fixture(scope='module')
