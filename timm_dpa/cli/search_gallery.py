@@ -48,7 +48,7 @@ def refuse_gallery_options(args: argparse.Namespace) -> None:
 def search_gallery(args: argparse.Namespace, figure_limit: int) -> None:
     from timm_dpa.embedding.images import iter_images
     from timm_dpa.embedding.search import Match, rank_figure
-    from timm_dpa.gallery.gallery import EXACT_LIMIT, Gallery
+    from timm_dpa.gallery.gallery import Gallery, is_exact
 
     where = make_filter(args)
     items = list(iter_images(args.query))
@@ -75,7 +75,7 @@ def search_gallery(args: argparse.Namespace, figure_limit: int) -> None:
             exclude=own,
         )
         rows, counted = len(gallery), gallery.count(where)
-        exact = where or args.exact or rows <= EXACT_LIMIT or not gallery.indexed
+        exact = is_exact(gallery, where, args.exact or None)
         thresholds = extractor.thresholds or {}
         if args.out:
             _write_table(args.out, names, rankings, thresholds)
@@ -147,14 +147,10 @@ def _thumbnails(gallery: Gallery, rankings: Sequence[Sequence[GalleryMatch]]) ->
     """Image name -> picture of what is shown."""
     from PIL import Image
 
-    from timm_dpa.gallery.filters import Filter
-
     names = {match.row.key: match.row.image or match.row.key for ranking in rankings for match in ranking}
-    keys = list(names)
     return {
-        names[row.key]: Image.open(io.BytesIO(row.thumbnail))
-        for start in range(0, len(keys), 500)
-        for row in gallery.rows(Filter(keys=keys[start : start + 500]), ('thumbnail',))
+        names[key]: Image.open(io.BytesIO(row.thumbnail))
+        for key, row in gallery.known(list(names), ('thumbnail',)).items()
         if row.thumbnail
     }
 

@@ -23,7 +23,7 @@ from .rows import COLUMNS, DTYPES, LIGHT, GalleryRow, to_columns, to_rows, unit_
 from .store import Store, StoreError, create_store, open_store
 from .vehicles import changed_rows, summary
 
-__all__ = ['EXACT_LIMIT', 'AddReport', 'Gallery', 'GalleryMatch', 'OptimizeReport']
+__all__ = ['EXACT_LIMIT', 'AddReport', 'Gallery', 'GalleryMatch', 'OptimizeReport', 'is_exact']
 
 _logger = logging.getLogger(__name__)
 
@@ -189,11 +189,11 @@ class Gallery:
                 on_commit([row.key for row in latest])
         return AddReport(added, updated, unchanged)
 
-    def known(self, keys: Sequence[str]) -> dict[str, GalleryRow]:
-        """The rows of these keys that are there, without vectors and thumbnails."""
+    def known(self, keys: Sequence[str], columns: Sequence[str] = LIGHT) -> dict[str, GalleryRow]:
+        """The rows of these keys that are there, by default without vectors and thumbnails, see `rows`."""
         found = {}
         for start in range(0, len(keys), _NAMES):
-            for row in self.rows(Filter(keys=keys[start : start + _NAMES]), LIGHT):
+            for row in self.rows(Filter(keys=keys[start : start + _NAMES]), columns):
                 found[row.key] = row
         return found
 
@@ -287,8 +287,7 @@ class Gallery:
         if self._store is None or not len(queries):
             return [[] for _ in queries]
         where = where or Filter()
-        exactly = bool(where) or exact is True or (exact is None and len(self) <= EXACT_LIMIT)
-        task = ranking.Task(self._store, where, exactly or not self.indexed, rerank, reranker)
+        task = ranking.Task(self._store, where, is_exact(self, where, exact), rerank, reranker)
         return task.by_image(queries, top, left_out) if by == 'image' else task.by_track(queries, top, left_out)
 
     def optimize(self, *, measure: bool = True) -> OptimizeReport:
@@ -363,6 +362,11 @@ class Gallery:
                 store.optimize(build=False)
             except StoreError as error:  # the rows are safe all the same
                 _logger.warning('small files could not be merged: %s', error)
+
+
+def is_exact(gallery: Gallery, where: Filter, exact: bool | None) -> bool:
+    """Whether `Gallery.search` with these arguments looks at all rows, and not into an index."""
+    return bool(where) or exact is True or (exact is None and len(gallery) <= EXACT_LIMIT) or not gallery.indexed
 
 
 def _same(row: GalleryRow, stored: GalleryRow | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from ..embedding.embed import file_stamp
 from ..embedding.images import ImageError, ImageItem, iter_images, load_rgb
 from .facts import Facts, FactsTable
-from .filters import Filter
 from .gallery import AddReport, Gallery
 from .pictures import quality_of, thumbnail_of
 from .rows import COLUMNS, GalleryRow
@@ -22,7 +23,7 @@ from .rows import COLUMNS, GalleryRow
 if TYPE_CHECKING:
     from ..embedding.extractor import FeatureExtractor
 
-__all__ = ['IngestReport', 'Record', 'add_records', 'embed_to_gallery', 'key_of']
+__all__ = ['BoxKeys', 'IngestReport', 'Record', 'add_records', 'embed_to_gallery', 'key_of']
 
 _logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def embed_to_gallery(
         raise ValueError('no images to embed')
     if any(not isinstance(item.source, (str, os.PathLike)) for item in items):
         raise TypeError('only image files and folders can be embedded to a gallery; Gallery.add takes rows of others')
-    stamps = {key_of(item.name): _stamp(item.source) for item in items}  # before they are read
+    stamps = {key_of(item.name): file_stamp(item.source) for item in items}  # before they are read
     pending, relabeled = _pending(gallery, items, stamps, facts)
     failures: dict[str, str] = {}
     rows: list[GalleryRow] = []
@@ -159,7 +160,7 @@ def _pending(
             elif known.or_else(_facts_in(row)) != _facts_in(row):
                 changed[key] = known.or_else(_facts_in(row))
         if changed:
-            whole = list(gallery.rows(Filter(keys=list(changed)), COLUMNS))
+            whole = list(gallery.known(list(changed), COLUMNS).values())
             for row in whole:
                 for name, value in vars(changed[row.key]).items():
                     setattr(row, name, value)
@@ -194,14 +195,6 @@ def _picture(row: GalleryRow, image: Image.Image, thumbnails: bool) -> None:
     row.thumbnail = thumbnail_of(image) if thumbnails else None
 
 
-def _stamp(path: Any) -> tuple[int, int]:
-    try:
-        status = os.stat(path)
-    except OSError:  # a broken link, reported when it is decoded
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
-
-
 def add_records(
     gallery: Gallery,
     records: Iterable[Record],
@@ -233,25 +226,41 @@ def add_records(
     return gallery.add(rows, on_commit=on_commit)
 
 
+class BoxKeys:
+    """Keys of the boxes of one video or folder of frames, asked for in their order, see `add_records`.
+
+    Args:
+        name: `key_of` the video or folder.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._untracked: Counter[int | str] = Counter()
+
+    def of(self, frame: int | str, track: int | str | None) -> str:
+        """The key of the next box of a frame."""
+        if track is not None:
+            return f'{self._name}#{frame}/{track}'
+        place = self._untracked[frame]
+        self._untracked[frame] += 1
+        return f'{self._name}#{frame}/box{place}'
+
+
 def _record_rows(
     records: Iterable[Record], source: str | os.PathLike[str], camera: str, start: int | None, thumbnails: bool
 ) -> Iterator[GalleryRow]:
     name = key_of(source)
     stem = os.path.splitext(os.path.basename(os.path.normpath(name)))[0]
-    size, mtime_ns = _stamp(source)
+    size, mtime_ns = file_stamp(source)
     if size < 0:
         size, mtime_ns = 0, 0
-    untracked: dict[int | str, int] = {}
+    keys = BoxKeys(name)
     for record in records:
-        if record.track is None:
-            place = untracked[record.frame] = untracked.get(record.frame, -1) + 1
-            within = f'box{place}'
-        else:
-            within = str(record.track)
+        key = keys.of(record.frame, record.track)
         if not np.any(record.vector):
             continue
         row = GalleryRow(
-            f'{name}#{record.frame}/{within}',
+            key,
             np.asarray(record.vector, np.float32),
             image=name,
             camera=camera,

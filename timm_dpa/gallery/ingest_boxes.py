@@ -13,7 +13,7 @@ from ..embedding.box_embeddings import ListedBoxes, frames_stamp, list_boxes
 from ..embedding.boxes import crop_boxes
 from ..embedding.images import ImageError
 from .gallery import Gallery
-from .ingest import IngestReport, Record, add_records, key_of
+from .ingest import BoxKeys, IngestReport, Record, add_records, key_of
 
 if TYPE_CHECKING:
     from ..embedding.extractor import FeatureExtractor
@@ -116,13 +116,8 @@ def _missing(gallery: Gallery, frames: Path, listed: ListedBoxes) -> list[int]:
     """Rows of the boxes of frames that the gallery lacks, or has of another state of the file; whole frames, so that
     boxes without a track keep their places."""
     stamp = frames_stamp(frames) if not frames.is_dir() else None
-    name = key_of(os.fspath(frames))
-    places: dict[int, int] = {}
-    keys = []
-    for row, number in zip(listed.rows, listed.numbers, strict=True):
-        if not row.track:
-            places[number] = places.get(number, -1) + 1
-        keys.append(f'{name}#{number}/{row.track or f"box{places[number]}"}')
+    names = BoxKeys(key_of(frames))
+    keys = [names.of(number, row.track or None) for row, number in zip(listed.rows, listed.numbers, strict=True)]
     known = gallery.known(keys)
     there = {key for key, row in known.items() if stamp is None or (row.size, row.mtime_ns) == stamp}
     lacking = {number for key, number in zip(keys, listed.numbers, strict=True) if key not in there}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -118,9 +118,7 @@ class Task:
         for start in range(0, len(ordered), 500):
             some = ordered[start : start + 500]
             # the filter may name tracks itself, and those that were found are among them
-            where = Filter(
-                self.where.cameras, self.where.after, self.where.before, some, (), self.where.vehicles, self.where.keys
-            )
+            where = replace(self.where, tracks=some, exclude_tracks=())
             for batch in self.store.scan(where, ('key', 'track', 'vector')):
                 for key, track, vector in zip(batch['key'], batch['track'], batch['vector'], strict=True):
                     vectors.setdefault(track, []).append((key, vector))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ class Page:
         Raises:
             ValueError: there is no such image any more.
         """
-        row = self._rows([key], COLUMNS).get(key)
+        row = self.gallery.known([key], COLUMNS).get(key)
         if row is None:
             raise ValueError('this image is no longer in the gallery; search again')
         picture = row_picture(row, self._decoding) or Image.new('RGB', (64, 64), '#888888')
@@ -182,7 +182,7 @@ class Page:
         )
         own = [query.key] if query.key else []
         (matches,) = self.gallery.search(query.vector[None], top=wanted.top, where=where, by=wanted.by, exclude=[own])
-        thumbnails = self._rows([match.row.key for match in matches], ('thumbnail',))
+        thumbnails = self.gallery.known([match.row.key for match in matches], ('thumbnail',))
         shown = [
             replace(match, row=replace(match.row, thumbnail=thumbnails[match.row.key].thumbnail))
             for match in matches
@@ -235,16 +235,13 @@ class Page:
             OSError: it cannot be written.
         """
         keys = {name for mark in feedback.marks for name in (mark.query, mark.key)}
-        rows = self._rows(sorted(keys), COLUMNS)
+        rows = self.gallery.known(sorted(keys), COLUMNS)
         out = Path(tempfile.mkdtemp(prefix='timm_dpa_feedback_', dir=folder)) / 'feedback.zip'
         return out, export_feedback(feedback, rows, lambda row: row_picture(row, self._decoding), out)
 
     @property
     def _decoding(self) -> Decoding:
         return Decoding(max_pixels=self.limits.pixels)
-
-    def _rows(self, keys: Collection[str], columns: Sequence[str]) -> dict[str, GalleryRow]:
-        return {row.key: row for row in self.gallery.rows(Filter(keys=keys), columns)} if keys else {}
 
     def _tracks(self, matches: list[GalleryMatch], where: Filter) -> dict[str, list[GalleryRow]]:
         names = dict.fromkeys(match.row.track for match in matches if match.row.track)
