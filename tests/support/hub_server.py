@@ -95,8 +95,9 @@ class LoopbackHub(HubApi):
         """Listen, after `stop()` at the address of before."""
         self._servers = [_Server(self, port) for port in self._ports]
         self._ports = [server.server_address[1] for server in self._servers]
-        urls = [f'http://127.0.0.1:{port}' for port in self._ports]
-        self.url, self.storage_url = urls[0], urls[-1]
+        self.url = self.storage_url = f'http://127.0.0.1:{self._ports[0]}'
+        if self.redirect:  # clients compare hosts by name, some of them without the port
+            self.storage_url = f'http://localhost:{self._ports[1]}'
         for server in self._servers:
             threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -118,7 +119,7 @@ class LoopbackHub(HubApi):
             'HF_TOKEN': '',
             'HF_HUB_OFFLINE': '0',
             # the HTTP library would ask the user's proxy for loopback, too
-            'no_proxy': '127.0.0.1',
+            'no_proxy': '127.0.0.1,localhost',
         }
 
     def note(self, request: Request) -> Fault | None:

@@ -31,6 +31,8 @@ def _parquet(store: Store, path: Path, where: Filter) -> int:
     pa: Any = importlib.import_module('pyarrow')
     parquet: Any = importlib.import_module('pyarrow.parquet')
     schema = arrow_schema(store.width, 'float32', store.origin)
+    # lists of free length: pyarrow before 26 cannot read a Parquet file in which a list of fixed length is missing
+    schema = schema.set(schema.get_field_index('box'), pa.field('box', pa.list_(pa.float32())))
     rows = 0
     with atomic_file(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
         for batch in store.scan(where, COLUMNS):
