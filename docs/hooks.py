@@ -6,7 +6,6 @@ of released weights, the tables of models and weights, the recipe reference, and
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -93,15 +92,15 @@ def _models_table() -> str:
 
 def _weights_table() -> str:
     """Rows of the manifest: a line for each test of each tag."""
-    manifest = json.loads((PROJECT / 'timm_dpa' / 'weights' / 'manifest.json').read_text(encoding='utf-8'))
+    from timm_dpa.weights.manifest import read_manifest
+
     rows = [('weights', 'size (MB)', 'test set', 'protocol', *METRICS)]
     rows.append(tuple('---:' if name in ('size (MB)', *METRICS) else '---' for name in rows[0]))
-    for entry in manifest['weights']:
-        name = f'{entry["architecture"]}.{entry["tag"]}'
-        for metrics in entry['metrics']:
+    for name, release in read_manifest().items():
+        for metrics in release.metrics:
             scores = (f'{metrics[key]:.1f}' for key in METRICS)
-            link = f'[`{name}`](models/{name}.md)'
-            rows.append((link, f'{entry["size"] / 1e6:.1f}', metrics['data'], metrics['protocol'], *scores))
+            link = f'[`{name}`](models/{release.folder}.md)'
+            rows.append((link, f'{release.size / 1e6:.1f}', metrics['data'], metrics['protocol'], *scores))
     return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
 
 

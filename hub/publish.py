@@ -133,7 +133,7 @@ def publish_all(
         ValueError: an empty manifest, or weights that are not those of the manifest; nothing was uploaded.
         PublishError: see `publish`.
     """
-    releases = list(read_manifest(manifest).values())
+    releases = [release for release in read_manifest(manifest).values() if not release.weights_of]
     if not releases:
         raise ValueError(f'{manifest}: no weights are released yet; timm-dpa publish --package releases a run')
     for release in releases:  # fail fast

@@ -196,32 +196,32 @@ class TestStart:
     def test_trunk_of_released_weights_of_another_architecture(self, trained, tmp_path):
         """By their name, or by a file of the same content."""
         model = {'name': 'se_resnet50', 'args': {}}
-        starts = ['dpa_resnet50.rendered', str(MODELS / 'dpa_resnet50.rendered')]
+        starts = ['dpa_resnet50.rendered_kit', str(MODELS / 'dpa_resnet50.rendered_kit')]
         runs = [
             training_runs(RunFolder(changed(trained, tmp_path / str(k), init_from=starts[k], **model))) for k in (0, 1)
         ]
         texts = [describe_runs(each) for each in runs]
         assert texts[0] == texts[1]
-        trunk = 'the trunk (all but attention and classifier) of the weights `dpa_resnet50.rendered`'
+        trunk = 'the trunk (all but attention and classifier) of the weights `dpa_resnet50.rendered_kit`'
         assert texts[0].startswith(f'Training started from {trunk} of timm-dpa')
-        assert all(only_synthetic(training_sources(each)) for each in runs)
+        assert not any(only_synthetic(training_sources(each)) for each in runs)
         for each in runs:
             write_recipes(each, tmp_path, 'x')
-            assert 'init_from: dpa_resnet50.rendered\n' in (tmp_path / 'recipe.yaml').read_text()
+            assert 'init_from: dpa_resnet50.rendered_kit\n' in (tmp_path / 'recipe.yaml').read_text()
 
     def test_trunk_is_what_their_name_gives_the_same_architecture_too(self, trained, tmp_path):
         """For models that are to be compared; their file gives all of them."""
         model = {'name': 'dpa_resnet50', 'args': {}}
         texts, recipes = [], []
-        for start in ('dpa_resnet50.rendered', str(MODELS / 'dpa_resnet50.rendered')):
+        for start in ('dpa_resnet50.rendered_kit', str(MODELS / 'dpa_resnet50.rendered_kit')):
             runs = training_runs(RunFolder(changed(trained, tmp_path / str(len(texts)), init_from=start, **model)))
             texts.append(describe_runs(runs))
             write_recipes(runs, tmp_path, 'x')
             recipes.append(yaml.safe_load((tmp_path / 'recipe.yaml').read_text())['model'])
         assert texts[0].startswith('Training started from the trunk')
-        assert texts[1].startswith('Training started from the weights `dpa_resnet50.rendered`')
-        assert (recipes[0]['name'], recipes[0]['init_from']) == ('dpa_resnet50', 'dpa_resnet50.rendered')
-        assert (recipes[1]['name'], recipes[1]['init_from']) == ('dpa_resnet50.rendered', None)
+        assert texts[1].startswith('Training started from the weights `dpa_resnet50.rendered_kit`')
+        assert (recipes[0]['name'], recipes[0]['init_from']) == ('dpa_resnet50', 'dpa_resnet50.rendered_kit')
+        assert (recipes[1]['name'], recipes[1]['init_from']) == ('dpa_resnet50.rendered_kit', None)
 
     def test_weights_whose_embeddings_were_the_aim_are_named(self, trained, tmp_path):
         run = changed(trained, tmp_path / 'run')

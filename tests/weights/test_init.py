@@ -168,10 +168,10 @@ class TestInitBackbone:
 
     def test_trunk_of_released_weights_by_name_and_by_folder(self):
         reports = []
-        for source in ('dpa_resnet50.rendered', MODELS / 'dpa_resnet50.rendered'):
+        for source in ('dpa_resnet50.rendered_kit', MODELS / 'dpa_resnet50.rendered_kit'):
             model = timm.create_model('se_resnet50', num_classes=3)
             reports.append(init_backbone(model, source))
-            trained = timm.create_model('dpa_resnet50.rendered', pretrained=True).state_dict()
+            trained = timm.create_model('dpa_resnet50.rendered_kit', pretrained=True).state_dict()
             for name, value in model.state_dict().items():
                 assert name.startswith(('layer3.attn.', 'fc.')) or torch.equal(value, trained[name]), name
         assert set(reports[0].filled) == set(reports[1].filled)
@@ -180,10 +180,14 @@ class TestInitBackbone:
             'layer3.attn.fc2',
             'fc',
         }
-        assert str(reports[0]).startswith(f'{len(reports[0].filled)} tensors from dpa_resnet50.rendered; keep their')
+        assert str(reports[0]).startswith(
+            f'{len(reports[0].filled)} tensors from dpa_resnet50.rendered_kit; keep their'
+        )
         twin = timm.create_model('dpa_resnet50')
-        assert str(init_backbone(twin, 'dpa_resnet50.rendered')).endswith('values: layer3.attn; not used: layer3.attn')
-        assert init_backbone(twin, MODELS / 'dpa_resnet50.rendered').not_filled == ()
+        assert str(init_backbone(twin, 'dpa_resnet50.rendered_kit')).endswith(
+            'values: layer3.attn; not used: layer3.attn, whiten.matrix'
+        )
+        assert init_backbone(twin, MODELS / 'dpa_resnet50.rendered_kit').not_filled == ()
         with pytest.raises(FileNotFoundError, match=r'holds neither model/model\.safetensors nor model\.safetensors'):
             init_backbone(model, MODELS)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
 from timm.models import is_model_pretrained
 
 import timm_dpa
@@ -31,7 +32,7 @@ def test_manifest_of_the_package_is_valid():
     releases = read_manifest().values()
     there = {path.name for path in MODELS.glob('*') if (path / 'model.safetensors').is_file()}
     assert there <= {release.name for release in releases}
-    offered = {release.name for release in releases if '/' in release.repo or release.name in there}
+    offered = {release.name for release in releases if '/' in release.repo or release.folder in there}
     ours = timm.list_models(module='dpa_resnet')
     assert {name for name in timm.list_pretrained() if name.partition('.')[0] in ours} == offered
 
@@ -117,3 +118,41 @@ def test_released_weights_bring_their_thresholds():
             assert sorted(model.thresholds.values(), reverse=True) == list(model.thresholds.values())
             break
     assert timm.create_model('reid_resnet18').thresholds is None
+
+
+def test_weights_in_the_file_of_others(manifest):
+    """What is known of the file is written once, and read for both."""
+    plain = dataclasses.replace(GOOD, tag='plain', weights_of=GOOD.name, metrics=[{'data': 'a', 'mAP': 50.0}])
+    record_release(GOOD, manifest)
+    record_release(plain, manifest)
+    assert list(read_manifest(manifest).values()) == [GOOD, plain]
+    assert not {'repo', 'sha256', 'size', 'revision'} & json.loads(manifest.read_text())['weights'][1].keys()
+    newer = dataclasses.replace(GOOD, repo='org/dpa', revision='b' * 40, sha256='1' * 64)
+    record_release(newer, manifest)
+    found = read_manifest(manifest)[plain.name]
+    assert (found.repo, found.revision, found.sha256) == ('org/dpa', 'b' * 40, '1' * 64)
+    assert (found.folder, found.metrics) == (GOOD.name, plain.metrics)
+    manifest.write_text(
+        manifest.read_text().replace(f'"weights_of": "{GOOD.name}"', '"weights_of": "dpa_resnet18.gone"')
+    )
+    with pytest.raises(ValueError, match=r"no entry .*'dpa_resnet18\.gone'"):
+        read_manifest(manifest)
+
+
+def test_weights_without_the_whitening_of_their_file():
+    names = [release.name for release in read_manifest().values() if release.weights_of]
+    for name in names:
+        release = read_manifest()[name]
+        if not (MODELS / release.folder).is_dir():
+            continue
+        plain = timm.create_model(name, pretrained=True).eval()
+        whitened = timm.create_model(release.folder, pretrained=True).eval()
+        assert plain.thresholds == {row['false_match_rate']: row['cosine'] for row in release.thresholds}
+        images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            embeddings, expected = plain(images).double(), whitened(images).double()
+        torch.testing.assert_close(embeddings @ whitened.whiten.matrix.double().T, expected, rtol=1e-4, atol=1e-5)
+        same = timm.create_model(release.folder, pretrained=True, whiten=False)
+        assert same.thresholds is None  # they were measured with the whitening
+        for key, value in plain.state_dict().items():
+            assert torch.equal(value, same.state_dict()[key]), key

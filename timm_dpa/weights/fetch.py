@@ -67,16 +67,17 @@ def locate_weights(release: Release) -> tuple[str | None, Path | None]:
 
 
 def _packaged_weights(release: Release) -> Path | None:
-    path = MODELS / release.name / WEIGHTS_FILE
+    path = MODELS / release.folder / WEIGHTS_FILE
     return path if path.is_file() else None
 
 
 def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any) -> Any:
     """`timm.models.build_model_with_cfg`, but weights from the Hub, or of this package, are checked first.
 
-    Weights that hold a whitening give the model one. The weights of a registered tag must have the SHA-256 that the
-    manifest states, those of any other repository the one that the Hub states. Names and shapes must be those of the
-    model, except for a classifier that is to be replaced. The model gets the thresholds that are known of the weights.
+    Weights that hold a whitening give the model one, unless the release or `whiten=False` leaves it out. The weights of
+    a registered tag must have the SHA-256 that the manifest states, those of any other repository the one that the Hub
+    states. Names and shapes must be those of the model, except for a classifier that is to be replaced. The model gets
+    the thresholds that are known of the weights.
 
     Raises:
         MissingWeightsError: the manifest has such weights, but this installation does not, and no organization is
@@ -93,13 +94,16 @@ def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any)
     overlay = dict(kwargs.pop('pretrained_cfg_overlay', None) or {})
     cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), overlay)
     name = f'{variant}.{cfg.tag}' if cfg.tag else variant
-    found = _find_checked(cfg, name, kwargs.get('cache_dir'))
+    release = read_manifest().get(name) if cfg.source != 'hf-hub' else None
+    found = _find_checked(cfg, name, release, kwargs.get('cache_dir'))
     source = name if found and cfg.file else cfg.hf_hub_id or cfg.file or name
     own_file = cfg.file if found is None and cfg.source not in ('hf-hub', 'local-dir') and not cfg.state_dict else None
+    changed = False  # other embeddings than those of the release
     if found is not None:
         overlay.update(file=str(found), source='')
         if holds_whitening(found):
-            kwargs.setdefault('whiten', True)
+            has_whitening = not (release and release.weights_of)
+            changed = kwargs.setdefault('whiten', has_whitening) != has_whitening
     elif own_file:
         overlay.update(state_dict=read_checkpoint(own_file).weights)
         if any(key.endswith(WHITENING_KEY) for key in overlay['state_dict']):
@@ -107,6 +111,8 @@ def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any)
 
     def check(weights: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
         weights, _ = select_network(weights, model.state_dict().keys(), source)
+        if kwargs.get('whiten') is False:
+            weights.pop(WHITENING_KEY, None)
         _check_fits(weights, model, source, cfg.num_classes, asked=bool(own_file))
         return weights
 
@@ -118,16 +124,15 @@ def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any)
     elif own_file:
         del model.pretrained_cfg['state_dict']
     if hasattr(model, 'thresholds'):  # no wrapper of its maps
-        model.thresholds = _known_thresholds(cfg, name, found)
+        model.thresholds = None if changed else _known_thresholds(cfg, release, found)
     return model
 
 
-def _known_thresholds(cfg: PretrainedCfg, name: str, found: Path | None) -> dict[float, float] | None:
+def _known_thresholds(cfg: PretrainedCfg, release: Release | None, found: Path | None) -> dict[float, float] | None:
     if cfg.source == 'local-dir' and cfg.file:
         return stored_thresholds(Path(cfg.file))
     if found is None:
         return None
-    release = read_manifest().get(name) if cfg.source != 'hf-hub' else None
     return as_mapping(release.thresholds) if release is not None else stored_thresholds(found.parent)
 
 
@@ -155,9 +160,10 @@ def require_released(wanted: str) -> None:
             )
 
 
-def _find_checked(cfg: PretrainedCfg, name: str, cache_dir: str | os.PathLike[str] | None) -> Path | None:
+def _find_checked(
+    cfg: PretrainedCfg, name: str, release: Release | None, cache_dir: str | os.PathLike[str] | None
+) -> Path | None:
     """The file of a configuration's weights, from the Hub or in this package; None where the caller brings them."""
-    release = read_manifest().get(name) if cfg.source != 'hf-hub' else None
     packaged = _packaged_weights(release) if release is not None else None
     if packaged is not None and cfg.file == str(packaged):
         wrong = _what_is_wrong(packaged, release)

@@ -32,6 +32,8 @@ __all__ = [
 #: the package's own manifest; in a source tree it is the one in git
 MANIFEST = Path(__file__).with_name('manifest.json')
 
+_FILE = ('repo', 'sha256', 'size', 'revision')  # what is known of the file
+
 
 @dataclass(frozen=True)
 class Release:
@@ -48,6 +50,8 @@ class Release:
         trained_on: one entry for each data set, see `timm_dpa.hub.lineage.list_source`; empty where none is recorded.
         cfg: how timm's configuration differs from that of the architecture, for example in `input_size`.
         thresholds: of the cosine, measured with these weights, see `timm_dpa.weights.thresholds`; may be empty.
+        weights_of: another entry whose file these weights are, too, but for its whitening, which they lack. Such an
+            entry has no folder of its own; in the file `repo`, `sha256`, `size` and `revision` are those of the other.
 
     Raises:
         ValueError: wrong values; the message names the keys.
@@ -64,10 +68,16 @@ class Release:
     trained_on: list[dict[str, Any]] = field(default_factory=list)
     cfg: dict[str, Any] = field(default_factory=dict)
     thresholds: list[dict[str, Any]] = field(default_factory=list)
+    weights_of: str = ''
 
     @property
     def name(self) -> str:
         return f'{self.architecture}.{self.tag}'
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder that has the file."""
+        return self.weights_of or self.name
 
     def __post_init__(self) -> None:
         ours = list_models(module='dpa_resnet')  # empty while these very models are being registered
@@ -82,6 +92,7 @@ class Release:
             'trained_on (list)': isinstance(self.trained_on, list),
             'cfg (object)': isinstance(self.cfg, dict),
             'thresholds (see timm_dpa/weights/thresholds.py)': are_thresholds(self.thresholds),
+            'weights_of (name of another entry)': isinstance(self.weights_of, str) and self.weights_of != self.name,
         }
         wrong = [what for what, right in problems.items() if not right]
         if wrong:
@@ -103,8 +114,13 @@ def read_manifest(path: Path = MANIFEST) -> dict[str, Release]:
         raise FileNotFoundError(f'{path}: no such manifest of weights')
     releases: dict[str, Release] = {}
     try:
-        for entry in json.loads(path.read_text(encoding='utf-8'))['weights']:
-            release = Release(**entry)
+        entries = json.loads(path.read_text(encoding='utf-8'))['weights']
+        files = {f'{entry["architecture"]}.{entry["tag"]}': {key: entry.get(key) for key in _FILE} for entry in entries}
+        for entry in entries:
+            other = entry.get('weights_of')
+            if other and other not in files:
+                raise ValueError(f'no entry is called {other!r}')
+            release = Release(**{**entry, **files[other]} if other else entry)
             if release.name in releases:
                 raise ValueError(f'two entries are called {release.name}')
             releases[release.name] = release
@@ -131,8 +147,13 @@ def record_release(release: Release, path: Path = MANIFEST, default: bool = Fals
         entries = [*others[:first], release, *others[first:]]
     else:
         entries = list(releases.values())
-    content = {'weights': [dataclasses.asdict(entry) for entry in entries]}
+    content = {'weights': [_as_entry(entry) for entry in entries]}
     write_bytes(path, (json.dumps(content, indent=2) + '\n').encode())
+
+
+def _as_entry(release: Release) -> dict[str, Any]:
+    left_out = _FILE if release.weights_of else ('weights_of',)
+    return {key: value for key, value in dataclasses.asdict(release).items() if key not in left_out}
 
 
 def is_released(name: str) -> bool:
