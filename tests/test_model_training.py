@@ -157,6 +157,7 @@ class TestTraining:
             assert_same(maps, model.forward_features(x), attn)
         assert_same_gradients(gradients(other.train(), x_last, labels), gradients(model.train(), x, labels), 1e-3)
 
+    @pytest.mark.slow
     def test_two_processes_train_as_one_without_unused_parameters(self, tmp_path):
         first, second = (torch.load(path, weights_only=True) for path in run_two('ddp_worker', tmp_path))
         for step in ('frozen', 'training'):

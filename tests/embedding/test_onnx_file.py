@@ -29,7 +29,7 @@ def every_metadata_entry(message) -> int:
     return total
 
 
-@pytest.mark.parametrize('opset', [16, 17, 18, 19, 20])
+@pytest.mark.parametrize('opset', [16, *(pytest.param(opset, marks=pytest.mark.slow) for opset in (17, 18, 19)), 20])
 def test_any_opset_with_the_lowest_ir_version_it_allows(dpa, tmp_path, opset):
     report = export_model(dpa, tmp_path / 'a.onnx', image_size=64, opset=opset)
     model = onnx.load(report.path)

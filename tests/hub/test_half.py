@@ -79,6 +79,7 @@ class TestUsed:
             assert torch.equal(other.layer4[0].conv1.weight, model.layer4[0].conv1.weight)
         assert check_golden(halved) <= 1e-5
 
+    @pytest.mark.slow
     def test_no_metric_changes_by_more_than_a_thousandth(self, tmp_path):
         data = write_vehicles(tmp_path / 'train', identities=90, images=8, seed=3)
         train(quick('schedule.epochs=6', 'run.evaluate_every=0'), data, tmp_path / 'run')

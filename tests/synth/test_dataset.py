@@ -136,7 +136,7 @@ class TestFiles:
 
 
 class TestInterruptions:
-    @pytest.mark.parametrize('way', ['kill -9', 'Ctrl-C'])
+    @pytest.mark.parametrize('way', ['kill -9', pytest.param('Ctrl-C', marks=pytest.mark.slow)])
     def test_the_same_command_goes_on(self, rendered, tmp_path, way):
         out = tmp_path / 'set'
         command = [sys.executable, '-m', 'timm_dpa.cli', 'synth', '--out', str(out), *OPTIONS, '--workers', '2']

@@ -263,6 +263,7 @@ class TestEvaluate:
         calls = 'evaluate(q, g, p, p[:4000]), evaluate(q, g, p % 100, p[:4000] % 100)'
         assert extra_bytes(setup, calls) < 200e6
 
+    @pytest.mark.slow
     def test_two_processes_give_the_metrics_of_one(self, tmp_path):
         expected = ranking_worker.results(distributed=False)
         for out in run_two('ranking_worker', tmp_path, '.npz'):
