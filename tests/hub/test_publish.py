@@ -40,8 +40,10 @@ def released(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='module')
 def site(released, tmp_path_factory) -> Path:
-    """A copy of the package that has a released model."""
-    site = copy_package(tmp_path_factory.mktemp('site'), [describe_release(released, 'random', 'reid-random')])
+    """A copy of the package that has a released model, and a second tag of the same file."""
+    release = describe_release(released, 'random', 'reid-random')
+    plain = {'architecture': release.architecture, 'tag': 'plain', 'weights_of': release.name, 'cfg': release.cfg}
+    site = copy_package(tmp_path_factory.mktemp('site'), [release, plain])
     shutil.copytree(released, models_of(site) / released.name)
     return site
 
@@ -163,8 +165,9 @@ class TestManifest:
         out = published(client, '--all', '--org', 'org')
         revision = commits(hub, 'org/reid-random')[0]
         assert revision in out
-        (entry,) = json.loads(manifest.read_text())['weights']
+        entry, plain = json.loads(manifest.read_text())['weights']
         assert (entry['repo'], entry['revision']) == ('org/reid-random', revision)
+        assert 'repo' not in plain
         assert "'hf-hub:org/reid-random'" in hub.repos['org/reid-random'].contents()['README.md'].decode()
         assert '(nothing has changed)' in published(client, '--all', '--org', 'org')
 
@@ -172,6 +175,7 @@ class TestManifest:
         with HubClient(tmp_path / 'user', hub.environment, site) as user:
             assert user.create('reid_resnet18.random') == expected
             assert user.create('reid_resnet18') == expected
+            assert user.create('reid_resnet18.plain') == expected
         published(client, '--all', '--org', 'mirror')
         with HubClient(tmp_path / 'mirror', {**hub.environment, 'TIMM_DPA_HUB_ORG': 'mirror'}, site) as user:
             assert user.create('reid_resnet18.random') == expected
