@@ -1,12 +1,15 @@
-"""A gallery in a folder: what goes in comes out, filters and rankings are those of plain loops."""
+"""A gallery in a folder, and in a server: what goes in comes out, filters and rankings are those of plain loops."""
 
 import dataclasses
+import itertools
 import json
+import os
 
 import numpy as np
 import pytest
 
 from tests.support.galleries import HOUR, ORIGIN, gallery_rows, open_gallery, unit
+from tests.support.milvus_server import MilvusServer, given_server
 from timm_dpa.embedding.files import load_embeddings
 from timm_dpa.gallery.filters import Filter
 from timm_dpa.gallery.gallery import Gallery
@@ -19,9 +22,22 @@ def rows():
     return gallery_rows()
 
 
+@pytest.fixture(scope='module', params=['LanceDB', pytest.param('Milvus', marks=pytest.mark.integrations)])
+def places(request, tmp_path_factory):
+    """Addresses for new galleries of an engine."""
+    folder = tmp_path_factory.mktemp('places')
+    if request.param == 'LanceDB':
+        yield (str(folder / f'{number}') for number in itertools.count())
+    elif given := given_server():
+        yield (f'{given}/test_{os.getpid()}_{number}' for number in itertools.count())
+    else:
+        with MilvusServer(folder) as server:
+            yield (f'{server.url}/test_{number}' for number in itertools.count())
+
+
 @pytest.fixture
-def gallery(tmp_path, rows):
-    return open_gallery(tmp_path / 'day', rows)
+def gallery(places, rows):
+    return open_gallery(next(places), rows)
 
 
 def as_dicts(rows):
@@ -161,12 +177,12 @@ class TestSearch:
         order = np.argsort(rerank(query, vectors)[0].numpy(), kind='stable')
         assert keys(ranking) == [first[place] for place in order[:10]]
 
-    def test_copies_are_in_the_order_of_their_keys(self, tmp_path):
+    def test_copies_are_in_the_order_of_their_keys(self, places):
         vector = unit(1)[0]
-        gallery = open_gallery(tmp_path / 'copies', [GalleryRow(name, vector) for name in 'dbca'])
+        gallery = open_gallery(next(places), [GalleryRow(name, vector) for name in 'dbca'])
         for queries in (1, 2, 30):
             assert keys(gallery.search(np.tile(vector, (queries, 1)), top=4)[0]) == list('abcd')
 
-    def test_empty_gallery_and_no_queries(self, tmp_path, gallery):
-        assert open_gallery(tmp_path / 'none').search(unit(2)) == [[], []]
+    def test_empty_gallery_and_no_queries(self, places, gallery):
+        assert open_gallery(next(places)).search(unit(2)) == [[], []]
         assert gallery.search(np.empty((0, 16), np.float32)) == []

@@ -23,7 +23,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     places.add_argument(
         '--out', metavar='FILE', help='.safetensors (resumed if it exists), .npy, .csv or .parquet file'
     )
-    places.add_argument('--gallery', metavar='URI', help='gallery to add to: folder, s3://, gs://, az://')
+    places.add_argument(
+        '--gallery', metavar='URI', help='gallery to add to: folder, s3://, gs://, az://, or http:// of a Milvus server'
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace FILE where it holds other embeddings')
     parser.add_argument(
         '--on-error',

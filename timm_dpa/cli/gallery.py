@@ -40,7 +40,7 @@ def make_filter(args: argparse.Namespace, keys: list[str] | None = None) -> Filt
 
 
 def _add_uri(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('uri', metavar='URI', help='folder, s3://, gs:// or az://')
+    parser.add_argument('uri', metavar='URI', help='folder, s3://, gs://, az://, or http:// of a Milvus server')
 
 
 def _add_info_arguments(parser: argparse.ArgumentParser) -> None:

@@ -75,20 +75,22 @@ class Gallery:
     Several processes may read and write one gallery at the same time; each sees what the others have committed.
 
     Args:
-        uri: a folder, `s3://bucket/path`, `gs://` or `az://`, of LanceDB.
+        uri: a folder, `s3://bucket/path`, `gs://` or `az://`, of LanceDB; or `http(s)://host:19530/NAME` of a Milvus
+            server.
         origin: what makes the embeddings, as `FeatureExtractor.describe` gives it; it may have more, such as
             `FeatureExtractor.origin`. Required where a gallery is made; a gallery that is there must agree.
         create: make the gallery where there is none.
         dtype: of the vectors of a new gallery: `'float32'`, or `'float16'` for half the bytes.
         width: numbers of a vector of a new gallery. With it, the gallery is made at once, not when rows are added.
-        storage_options: settings of the object store, such as `aws_endpoint`, see LanceDB.
+        storage_options: settings of the object store, such as `aws_endpoint`, see LanceDB; `token` and `db_name` of
+            Milvus.
 
     Raises:
         FileNotFoundError: no gallery there, and `create` is False.
         ValueError: embeddings of another model or other weights, another dtype, a newer gallery, or something else at
             this place.
         StoreError: it cannot be reached, or it is damaged.
-        ImportError: `timm-dpa[gallery]` is not installed.
+        ImportError: `timm-dpa[gallery]`, or for a server `timm-dpa[milvus]`, is not installed.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a gallery needs of the engine that holds its rows; `lance` provides it."""
+"""What a gallery needs of the engine that holds its rows; `lance` and `milvus` provide it."""
 
 from __future__ import annotations
 
@@ -91,8 +91,14 @@ def create_store(
 
 def _engine(uri: str) -> Any:
     scheme = uri.split('://', 1)[0].lower() if '://' in uri else ''
+    if scheme in ('http', 'https'):
+        from . import milvus
+
+        return milvus
     if scheme not in ('', 's3', 's3+ddb', 'gs', 'az', 'file'):
-        raise ValueError(f'{uri}: a gallery is a folder, or an object store at s3://, gs:// or az://')
+        raise ValueError(
+            f'{uri}: a gallery is a folder, an object store at s3://, gs:// or az://, or a Milvus server at http://'
+        )
     from . import lance
 
     return lance

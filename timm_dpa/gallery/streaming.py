@@ -19,11 +19,13 @@ _QUERIES = 1024  # in one pass; their products with a batch are the memory that 
 _KEYS = 2000  # asked for at once
 
 
-def stream_search(store: Store, vectors: np.ndarray, top: int, columns: Sequence[str]) -> list[Columns]:
-    """What `store.search(vectors, top, Filter(), columns, exact=True)` gives, by `store.scan` and products of numpy."""
+def stream_search(
+    store: Store, vectors: np.ndarray, top: int, columns: Sequence[str], where: Filter | None = None
+) -> list[Columns]:
+    """What `store.search(vectors, top, where, columns, exact=True)` gives, by `store.scan` and products of numpy."""
     results: list[Columns] = []
     for start in range(0, len(vectors), _QUERIES):
-        keys, similarities = _best(store, vectors[start : start + _QUERIES], top)
+        keys, similarities = _best(store, vectors[start : start + _QUERIES], top, where or Filter())
         rows = _fetch(store, {key for found in keys for key in found}, columns)
         for found, values in zip(keys, similarities, strict=True):
             there = [(rows[key], value) for key, value in zip(found, values, strict=True) if key in rows]
@@ -34,11 +36,11 @@ def stream_search(store: Store, vectors: np.ndarray, top: int, columns: Sequence
     return results
 
 
-def _best(store: Store, vectors: np.ndarray, top: int) -> tuple[list[list[str]], list[list[float]]]:
+def _best(store: Store, vectors: np.ndarray, top: int, where: Filter) -> tuple[list[list[str]], list[list[float]]]:
     """Keys and cosines of the `top` most similar rows, best first; equal ones by key."""
     best = np.empty((len(vectors), 0), np.float32)
     keys = np.empty((len(vectors), 0), object)
-    for batch in store.scan(Filter(), ('key', 'vector'), 8192):
+    for batch in store.scan(where, ('key', 'vector'), 8192):
         values = vectors @ batch['vector'].T
         names = np.array(batch['key'], object)
         place = _largest(values, top)
