@@ -83,7 +83,7 @@ def test_resumed_after_an_interruption(crops, gallery, monkeypatch):
 
 
 def test_image_that_vanishes(crops, gallery, monkeypatch):
-    """Before it is read it is a failure; after it was embedded it is a row without a thumbnail."""
+    """Before it is read it is a failure; after it was decoded it is a row like others."""
     extractor = make_extractor()
     names = names_of(crops)
     inner = extractor._decode
@@ -100,7 +100,23 @@ def test_image_that_vanishes(crops, gallery, monkeypatch):
     report = embed_to_gallery(extractor, crops, gallery)
     assert list(report.failures) == [names[3]]
     assert sorted(stored(gallery)) == [name for name in names if name != names[3]]
-    assert stored(gallery)[names[4]].thumbnail is None
+    assert Image.open(io.BytesIO(stored(gallery)[names[4]].thumbnail)).size == (40, 30)
+
+
+def test_each_image_is_decoded_once(extractor, crops, gallery, monkeypatch):
+    """And thumbnails, qualities and vectors are those of decoding for each of them."""
+    opened = []
+    with monkeypatch.context() as patch:
+        inner = Image.open
+        patch.setattr(Image, 'open', lambda source, *more: opened.append(str(source)) or inner(source, *more))
+        embed_to_gallery(extractor, crops, gallery)
+    assert sorted(opened) == names_of(crops)
+    rows = stored(gallery)
+    for name, vector in zip(names_of(crops), extractor(names_of(crops)), strict=True):
+        with Image.open(name) as image:
+            assert rows[name].thumbnail == thumbnail_of(image.convert('RGB'))
+            assert rows[name].quality == np.float32(quality_of(image.convert('RGB')))
+        np.testing.assert_array_equal(rows[name].vector, vector)
 
 
 def test_table(tmp_path, crops):

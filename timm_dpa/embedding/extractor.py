@@ -288,7 +288,10 @@ class FeatureExtractor(EmbedsFrames):
                 yield queue.popleft()
 
     def _decode(self, item: ImageItem) -> torch.Tensor:
-        return torch.as_tensor(self.transform(load_rgb(item, self.decoding)))
+        image = load_rgb(item, self.decoding)
+        if item.look:
+            item.look(image)
+        return torch.as_tensor(self.transform(image))
 
     def _embed(
         self, items: list[ImageItem], decoded: list[Future[torch.Tensor]], on_error: str

@@ -10,7 +10,7 @@ import os
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,10 +72,18 @@ class Decoding:
 
 @dataclass
 class ImageItem:
-    """One image of a run: where it comes from, not yet decoded."""
+    """One image of a run: where it comes from, not yet decoded.
+
+    Attributes:
+        source: a path, or an image in memory.
+        name: for messages and results.
+        look: called by an extractor with the decoded RGB image, in the thread that decoded it, before it is embedded;
+            for what else is wanted of the pixels, so that they need not be decoded again.
+    """
 
     source: Any
     name: str
+    look: Callable[[Image.Image], None] | None = None
 
 
 @dataclass(frozen=True)

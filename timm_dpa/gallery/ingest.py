@@ -6,7 +6,8 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ..embedding.embed import file_stamp
-from ..embedding.images import ImageError, ImageItem, iter_images, load_rgb
+from ..embedding.images import ImageItem, iter_images
 from .facts import Facts, FactsTable
 from .gallery import AddReport, Gallery
 from .pictures import quality_of, thumbnail_of
@@ -23,7 +24,17 @@ from .rows import COLUMNS, GalleryRow
 if TYPE_CHECKING:
     from ..embedding.extractor import FeatureExtractor
 
-__all__ = ['BoxKeys', 'IngestReport', 'Record', 'add_records', 'embed_to_gallery', 'key_of']
+__all__ = [
+    'BoxKeys',
+    'IngestReport',
+    'Listing',
+    'Record',
+    'add_records',
+    'embed_to_gallery',
+    'embedded_rows',
+    'key_of',
+    'list_images',
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -109,6 +120,54 @@ def embed_to_gallery(
         StoreError: the gallery cannot be read or written; what was committed before is kept.
         ImageError, FileNotFoundError: as `FeatureExtractor.__call__`.
     """
+    listing = list_images(gallery, images, facts, on_error=on_error)
+    failures: dict[str, str] = {}
+    rows: list[GalleryRow] = []
+    embedded = 0
+
+    def save() -> None:
+        gallery.add(rows, on_commit=on_commit)
+        rows.clear()
+
+    try:
+        for batch, failed in embedded_rows(
+            extractor, listing.pending, on_error=on_error, thumbnails=thumbnails, progress=progress
+        ):
+            failures.update(failed)
+            rows += batch
+            embedded += len(batch)
+            if len(rows) >= save_every:
+                save()
+    finally:  # after Ctrl-C as well
+        if rows:
+            save()
+    for reason in failures.values():
+        _logger.debug('left out: %s', reason)
+    return IngestReport(embedded, listing.relabeled, listing.unchanged, failures)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Images, compared with a gallery.
+
+    Attributes:
+        pending: those to embed, with their rows, in which vector, quality and thumbnail are missing.
+        relabeled: known ones that were given new facts.
+        unchanged: known ones that are as they were.
+    """
+
+    pending: list[tuple[ImageItem, GalleryRow]]
+    relabeled: int
+    unchanged: int
+
+
+def list_images(gallery: Gallery, images: Any, facts: FactsTable | None = None, *, on_error: str = 'report') -> Listing:
+    """What `embed_to_gallery` has to embed; known images whose facts differ now are given them.
+
+    Raises:
+        ValueError: no images.
+        TypeError: images in memory.
+    """
     facts = facts or FactsTable()
     items = list({key_of(item.name): item for item in iter_images(images, on_error=on_error)}.values())
     if not items:
@@ -117,30 +176,38 @@ def embed_to_gallery(
         raise TypeError('only image files and folders can be embedded to a gallery; Gallery.add takes rows of others')
     stamps = {key_of(item.name): file_stamp(item.source) for item in items}  # before they are read
     pending, relabeled = _pending(gallery, items, stamps, facts)
-    failures: dict[str, str] = {}
-    rows: list[GalleryRow] = []
-    by_name = {item.name: item for item in pending}
-    embedded = 0
+    rows = []
+    for item in pending:
+        key = key_of(item.name)
+        size, mtime_ns = stamps[key]
+        rows.append((item, GalleryRow(key, image=key, size=size, mtime_ns=mtime_ns, **vars(facts.of(item.source)))))
+    return Listing(rows, relabeled, len(items) - len(pending) - relabeled)
 
-    def save() -> None:
-        gallery.add(rows, on_commit=on_commit)
-        rows.clear()
 
-    try:
-        for batch in extractor.stream(iter(pending), on_error=on_error, progress=progress, total=len(pending)):
-            failures.update(batch.failures)
-            for name, vector in zip(batch.names, batch.vectors, strict=True):
-                item = by_name[name]
-                rows.append(_row(item, vector, stamps[key_of(name)], facts.of(item.source), extractor, thumbnails))
-                embedded += 1
-            if len(rows) >= save_every:
-                save()
-    finally:  # after Ctrl-C as well
-        if rows:
-            save()
-    for reason in failures.values():
-        _logger.debug('left out: %s', reason)
-    return IngestReport(embedded, relabeled, len(items) - len(pending) - relabeled, failures)
+def embedded_rows(
+    extractor: FeatureExtractor,
+    pending: Sequence[tuple[ImageItem, GalleryRow]],
+    *,
+    on_error: str = 'report',
+    thumbnails: bool = True,
+    progress: bool | None = None,
+) -> Iterator[tuple[list[GalleryRow], dict[str, str]]]:
+    """Batches: rows with vector, quality and thumbnail, and name -> reason of images that could not be read.
+
+    Each image is decoded once. Arguments and errors as `embed_to_gallery`.
+    """
+    by_name: dict[str, GalleryRow] = {}
+
+    def items() -> Iterator[ImageItem]:
+        for item, row in pending:
+            by_name[item.name] = replace(row)  # thumbnails do not stay in memory
+            yield replace(item, look=partial(_picture, by_name[item.name], thumbnails=thumbnails))
+
+    for batch in extractor.stream(items(), on_error=on_error, progress=progress, total=len(pending)):
+        rows = [by_name.pop(name) for name in batch.names]
+        for row, vector in zip(rows, batch.vectors, strict=True):
+            row.vector = vector
+        yield rows, batch.failures
 
 
 def _pending(
@@ -173,24 +240,7 @@ def _facts_in(row: GalleryRow) -> Facts:
     return Facts(row.camera, row.time, row.track, row.vehicle, row.box)
 
 
-def _row(
-    item: ImageItem,
-    vector: np.ndarray,
-    stamp: tuple[int, int],
-    facts: Facts,
-    extractor: FeatureExtractor,
-    thumbnails: bool,
-) -> GalleryRow:
-    key, (size, mtime_ns) = key_of(item.name), stamp
-    row = GalleryRow(key, vector, image=key, size=size, mtime_ns=mtime_ns, **vars(facts))
-    try:
-        _picture(row, load_rgb(item, extractor.decoding), thumbnails)
-    except ImageError:  # it vanished after it was embedded
-        _logger.warning('%s: vanished; it has no thumbnail', item.name)
-    return row
-
-
-def _picture(row: GalleryRow, image: Image.Image, thumbnails: bool) -> None:
+def _picture(row: GalleryRow, image: Image.Image, *, thumbnails: bool) -> None:
     row.quality = quality_of(image)
     row.thumbnail = thumbnail_of(image) if thumbnails else None
 
@@ -275,5 +325,5 @@ def _record_rows(
             x1, y1, x2, y2 = map(float, record.box)
             row.box = (x1, y1, x2, y2)
         if record.crop is not None:
-            _picture(row, Image.fromarray(record.crop), thumbnails)
+            _picture(row, Image.fromarray(record.crop), thumbnails=thumbnails)
         yield row
