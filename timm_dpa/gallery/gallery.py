@@ -316,7 +316,7 @@ class Gallery:
             'dtype': self._store.dtype if self._store else self._dtype,
             'model': self.origin.get('model', ''),
             'network_sha256': self.origin.get('network_sha256', ''),
-            **summary(self.rows(columns=('camera', 'track', 'vehicle', 'time'))),
+            **summary(self._store.scan(Filter(), ('camera', 'track', 'vehicle', 'time')) if self._store else ()),
             'indexed': self.indexed,
             **engine,
         }
