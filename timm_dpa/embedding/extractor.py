@@ -289,8 +289,7 @@ class FeatureExtractor(EmbedsFrames):
 
     def _decode(self, item: ImageItem) -> torch.Tensor:
         image = load_rgb(item, self.decoding)
-        if item.look:
-            item.look(image)
+        item.show(image)
         return torch.as_tensor(self.transform(image))
 
     def _embed(

@@ -85,6 +85,11 @@ class ImageItem:
     name: str
     look: Callable[[Image.Image], None] | None = None
 
+    def show(self, image: Image.Image) -> None:
+        """Call `look`, where there is one, with the decoded image."""
+        if self.look:
+            self.look(image)
+
 
 @dataclass(frozen=True)
 class FolderContent:

@@ -309,7 +309,6 @@ class Gallery:
 
     def info(self) -> dict[str, Any]:
         """What is in the gallery, as JSON values: rows, cameras, tracks, vehicles, times, model, size in bytes."""
-        engine = self._store.info() if self._store else {}
         return {
             'uri': self.uri,
             'width': self.width,
@@ -318,7 +317,7 @@ class Gallery:
             'network_sha256': self.origin.get('network_sha256', ''),
             **summary(self._store.scan(Filter(), ('camera', 'track', 'vehicle', 'time')) if self._store else ()),
             'indexed': self.indexed,
-            **engine,
+            **(self._store.info() if self._store else {}),
         }
 
     def export(self, path: str | os.PathLike[str], where: Filter | None = None) -> int:
