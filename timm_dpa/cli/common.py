@@ -29,6 +29,7 @@ __all__ = [
     'add_image_size',
     'add_model_options',
     'check_output',
+    'extractor_settings',
     'image_size',
     'make_extractor',
     'model_label',
@@ -176,27 +177,32 @@ def make_extractor(
 ) -> FeatureExtractor:
     """The extractor that the options describe; metadata of a gallery fills in what they leave open."""
     from timm_dpa.embedding.extractor import FeatureExtractor
+
+    extractor = FeatureExtractor(**extractor_settings(args, defaults), **options)
+    if args.runtime == 'auto':
+        print(f'timm-dpa: runtime {extractor.runtime}', file=sys.stderr)
+    return extractor
+
+
+def extractor_settings(args: argparse.Namespace, defaults: dict[str, str] | None = None) -> dict[str, Any]:
+    """Arguments of the extractor of `make_extractor`."""
     from timm_dpa.embedding.images import Decoding
 
     defaults = defaults or {}
     size = image_size(args.image_size)
     if size is None and 'input_size' in defaults:
         size = tuple(json.loads(defaults['input_size'])[1:])
-    extractor = FeatureExtractor(
-        model_source(args.model or defaults.get('source') or DEFAULT_MODEL),
-        pretrained=args.checkpoint or (None if args.model else defaults.get('checkpoint')) or None,
-        device=args.device,
-        precision=args.precision,
-        batch_size=args.batch_size,
-        image_size=size,
-        workers=args.workers,
-        decoding=Decoding(args.max_pixels, args.truncated),
-        runtime=args.runtime,
-        **options,
-    )
-    if args.runtime == 'auto':
-        print(f'timm-dpa: runtime {extractor.runtime}', file=sys.stderr)
-    return extractor
+    return {
+        'model': model_source(args.model or defaults.get('source') or DEFAULT_MODEL),
+        'pretrained': args.checkpoint or (None if args.model else defaults.get('checkpoint')) or None,
+        'device': args.device,
+        'precision': args.precision,
+        'batch_size': args.batch_size,
+        'image_size': size,
+        'workers': args.workers,
+        'decoding': Decoding(args.max_pixels, args.truncated),
+        'runtime': args.runtime,
+    }
 
 
 def check_output(path: str | None, inputs: Sequence[str] = ()) -> None:

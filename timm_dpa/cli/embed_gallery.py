@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .common import make_extractor
+from .common import extractor_settings, make_extractor
 
 if TYPE_CHECKING:
     from timm_dpa import FeatureExtractor
@@ -44,12 +44,38 @@ def add_gallery_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument('--float16', action='store_true', help='keep the vectors of a new gallery in half the bytes')
     group.add_argument('--no-thumbnails', action='store_true', help='keep no small pictures in the gallery')
+    group.add_argument(
+        '--ray',
+        nargs='?',
+        const='local',
+        metavar='ADDRESS',
+        help='embed by the workers of a Ray cluster: auto or HOST:PORT joins one, no ADDRESS starts one here. All of '
+        'them must reach images, checkpoint and gallery at the same paths',
+    )
+    group.add_argument(
+        '--ray-actors',
+        type=int,
+        metavar='N',
+        help='models that embed at the same time (default: one on each GPU, or as many as the CPUs have threads for)',
+    )
+    group.add_argument('--ray-threads', type=int, metavar='N', help='threads, and CPUs, of each (default up to 4)')
 
 
 def refuse_gallery_options(args: argparse.Namespace) -> None:
     """Raise ValueError where an option is used that only galleries have."""
-    names = ('camera', 'time', 'track', 'table', 'layout', 'float16', 'no_thumbnails')
-    used = [f'--{name.replace("_", "-")}' for name in names if getattr(args, name)]
+    names = (
+        'camera',
+        'time',
+        'track',
+        'table',
+        'layout',
+        'float16',
+        'no_thumbnails',
+        'ray',
+        'ray_actors',
+        'ray_threads',
+    )
+    used = [f'--{name.replace("_", "-")}' for name in names if getattr(args, name) not in (None, False)]
     if used:
         raise ValueError(f'{", ".join(used)}: for --gallery; an embeddings file holds vectors and names only')
 
@@ -62,7 +88,16 @@ def run_gallery(args: argparse.Namespace, source: str | None = None) -> None:
         raise ValueError('--overwrite is for --out; rows of a gallery are removed by: timm-dpa gallery remove')
     if source and (args.track or args.table or args.layout):
         raise ValueError('--track, --table and --layout are for images; the file of --boxes tells the tracks')
+    if args.ray is None and (args.ray_actors or args.ray_threads) is not None:
+        raise ValueError('--ray-actors and --ray-threads are for --ray')
+    if args.ray is not None and source:
+        raise ValueError('--ray is for images; boxes of a video are embedded by one process')
     facts = None if source else _facts(args)  # what is wrong with a table shows before the model is loaded
+    if args.ray is not None and facts is not None:
+        report = _ray(args, facts)
+        with Gallery(args.gallery) as gallery:
+            _print_report(args, report, 'images', len(gallery))
+        return
     extractor = make_extractor(args)
     with Gallery(
         args.gallery,
@@ -72,13 +107,34 @@ def run_gallery(args: argparse.Namespace, source: str | None = None) -> None:
         width=extractor.embedding_size,
     ) as gallery:
         report = _boxes(args, extractor, gallery) if facts is None else _images(args, extractor, gallery, facts)
-        known = f'{report.relabeled} known with other facts, {report.unchanged} unchanged'
-        print(f'{report.embedded} {"boxes" if source else "images"} embedded, {known}')
-        for reason in list(report.failures.values())[:_SHOWN]:
-            print(f'timm-dpa embed: left out: {reason}', file=sys.stderr)
-        if report.failures:
-            print(f'{len(report.failures)} could not be read')
-        print(f'{len(gallery)} rows in {args.gallery}')
+        _print_report(args, report, 'boxes' if source else 'images', len(gallery))
+
+
+def _print_report(args: argparse.Namespace, report: IngestReport, kind: str, rows: int) -> None:
+    known = f'{report.relabeled} known with other facts, {report.unchanged} unchanged'
+    print(f'{report.embedded} {kind} embedded, {known}')
+    for reason in list(report.failures.values())[:_SHOWN]:
+        print(f'timm-dpa embed: left out: {reason}', file=sys.stderr)
+    if report.failures:
+        print(f'{len(report.failures)} could not be read')
+    print(f'{rows} rows in {args.gallery}')
+
+
+def _ray(args: argparse.Namespace, facts: FactsTable) -> IngestReport:
+    from timm_dpa.gallery.ray_embed import embed_with_ray
+
+    return embed_with_ray(
+        extractor_settings(args),
+        args.images,
+        args.gallery,
+        address=None if args.ray == 'local' else args.ray,
+        actors=args.ray_actors,
+        threads=args.ray_threads,
+        facts=facts,
+        dtype='float16' if args.float16 else 'float32',
+        thumbnails=not args.no_thumbnails,
+        on_error=args.on_error,
+    )
 
 
 def _images(args: argparse.Namespace, extractor: FeatureExtractor, gallery: Gallery, facts: FactsTable) -> IngestReport:
