@@ -51,7 +51,7 @@ wheel: $(VENV)/wheel
 	rm -rf dist
 	TIMM_DPA_WHEEL=slim $(BIN)/python -m build
 
-bench: $(VENV)/demo
+bench: $(VENV)/test
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/features.py
@@ -60,6 +60,8 @@ bench: $(VENV)/demo
 	$(BIN)/python benchmarks/int8.py
 	$(BIN)/python benchmarks/ranking.py
 	$(BIN)/python benchmarks/gallery.py --rows 100000
+	$(BIN)/python benchmarks/clustering.py
+	$(BIN)/python benchmarks/tracklets.py
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/synth.py
 	$(BIN)/python benchmarks/synth_difficulty.py

@@ -65,6 +65,27 @@ SMOKE = {
             r'numpy, in memory .*ms a query',
         ],
     ),
+    'clustering.py': (
+        '--vehicles 12 --width 64 --thresholds 0.6 --repeats 2',
+        [
+            r'48 tracks of 12 vehicles, 240 images, read in \d+\.\d\d s; \d+ pairs seen by one camera at one time',
+            *(
+                rf'threshold 0\.600, {name} +precision [\d.]+   recall [\d.]+   F1 [\d.]+   \d+ vehicles'
+                for name in ('cannot-link', 'without', 'scipy')
+            ),
+            *(rf'48 tracks x 64, cannot-link / {name} without{RATIO}' for name in ('scipy', 'scikit-learn')),
+        ],
+    ),
+    'tracklets.py': (
+        '--data {data} --model dpa_resnet18 --random --image-size 64 --cache {out}',
+        [
+            r'toy: 6 vehicles with 5 images before the gallery \(median\), 18 images and 6 tracks in the gallery',
+            *(
+                rf' +{name} +[\d.]+ / [\d.]+ +[\d.]+ / [\d.]+ +[\d.]+ / [\d.]+'
+                for name in ('the (first|last) image', 'mean of the first [35]', 'mean of all(, equal weights)?')
+            ),
+        ],
+    ),
     'int8.py': (
         '--model dpa_resnet18 --image-size 64 --min-cosine 0.5',
         [
@@ -98,7 +119,7 @@ SMOKE = {
 
 
 def test_every_benchmark_has_a_smoke_test_and_make_bench_runs_all():
-    scripts = {path.name for path in FOLDER.glob('*.py')} - {'timing.py'}
+    scripts = {path.name for path in FOLDER.glob('*.py')} - {'embedded.py', 'timing.py'}
     assert scripts == set(SMOKE)
     make = (PROJECT / 'Makefile').read_text(encoding='utf-8')
     assert {name for name in scripts if f'benchmarks/{name}' in make} == scripts
