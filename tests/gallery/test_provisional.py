@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 from tests.support.galleries import HOUR, open_gallery, unit
+from tests.support.models import TINY, tiny
+from timm_dpa import FeatureExtractor
 from timm_dpa.cli.main import main
 from timm_dpa.gallery.gallery import Gallery
 from timm_dpa.gallery.provisional import assign_vehicles, read_tracks
 from timm_dpa.gallery.rows import GalleryRow
 from timm_dpa.gallery.tracklets import quality_mean
+from timm_dpa.train.recipes.recipe import ModelRecipe
+from timm_dpa.train.run.networks import save_model_folder
 
 
 def track_rows(vehicles=5, tracks=3, images=4, known=False):
@@ -123,21 +127,29 @@ def test_wrong_use_is_one_line(run, line, message):
     assert message in err
 
 
-def test_the_threshold_comes_from_the_false_match_rate_of_the_weights(run, monkeypatch):
-    from timm_dpa import FeatureExtractor
+def garage_of(model, uri):
+    """A gallery of four tracks with the origin of a model."""
+    extractor = FeatureExtractor(model, device='cpu')
+    rows = [GalleryRow(f'{k}.jpg', vector, track=f't{k}') for k, vector in enumerate(unit(4, extractor.embedding_size))]
+    open_gallery(uri, rows, origin={**extractor.origin, **extractor.describe()})
 
-    extractor = FeatureExtractor('dpa_resnet18', device='cpu', image_size=64)
-    vectors = unit(4, extractor.embedding_size)
-    rows = [GalleryRow(f'{k}.jpg', vector, track=f't{k}') for k, vector in enumerate(vectors)]
-    with Gallery('garage', origin={**extractor.origin, **extractor.describe()}, create=True) as gallery:
-        gallery.add(rows)
-    options = '--model dpa_resnet18 --image-size 64 --device cpu'
-    status, _, err = run(f'garage {options} --image-size 96')
-    assert (status, 'embeddings of the two cannot be compared' in err) == (2, True)
-    status, _, err = run(f'garage {options}')
-    assert (status, 'a threshold for false matches for no rate, not 0.001; give --threshold' in err) == (2, True)
-    known = property(lambda self: {0.001: 0.75, 0.01: 0.6})
-    monkeypatch.setattr('timm_dpa.embedding.extractor.FeatureExtractor.thresholds', known)
-    assert 'threshold 0.7500' in run(f'garage {options} --dry-run')[1]
-    assert 'threshold 0.6000' in run(f'garage {options} --false-matches 0.01 --dry-run')[1]
-    assert 'only for 0.001, 0.01, not 0.5' in run(f'garage {options} --false-matches 0.5')[2]
+
+def test_the_threshold_comes_from_the_false_match_rate_of_the_weights(run, tmp_path):
+    recipe, weights = ModelRecipe(name='dpa_resnet18', args=TINY), tiny('dpa').state_dict()
+    known = {'miss_rate': 0.25, 'data': 'toy', 'same_pairs': 60, 'different_pairs': 2000}
+    thresholds = [
+        {'false_match_rate': rate, 'cosine': cosine, **known} for rate, cosine in ((0.01, 0.6), (0.001, 0.75))
+    ]
+    save_model_folder(recipe, (64, 64), weights, tmp_path / 'measured', thresholds)
+    save_model_folder(recipe, (64, 64), weights, tmp_path / 'other')
+    garage_of('measured', 'garage')
+    garage_of('other', 'unmeasured')
+    assert 'threshold 0.7500' in run('garage --device cpu --dry-run')[1]
+    assert 'threshold 0.6000' in run('garage --device cpu --false-matches 0.01 --dry-run')[1]
+    for line, message in (
+        ('garage --false-matches 0.5', 'only for 0.001, 0.01, not 0.5; give --threshold'),
+        ('unmeasured', 'a threshold for false matches for no rate, not 0.001; give --threshold'),
+        ('garage --model measured --image-size 96', 'embeddings of the two cannot be compared'),
+    ):
+        status, _, err = run(f'{line} --device cpu --dry-run')
+        assert (status, message in err) == (2, True), err

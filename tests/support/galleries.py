@@ -36,7 +36,7 @@ def gallery_rows(count: int = 60, width: int = 16, seed: int = 0) -> list[Galler
 
 
 def open_gallery(uri: object, rows: list[GalleryRow] | None = None, **options: object) -> Gallery:
-    gallery = Gallery(str(uri), origin=ORIGIN, create=True, **options)
+    gallery = Gallery(str(uri), create=True, **{'origin': ORIGIN, **options})
     if rows:
         gallery.add(rows)
     return gallery
