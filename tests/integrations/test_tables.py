@@ -75,3 +75,21 @@ def test_data_set_of_datasets_with_an_index(stored):
     content = timm_dpa.load_embeddings(stored)
     dataset = datasets.Dataset.from_pandas(content.to_frame()).with_format('numpy')
     np.testing.assert_allclose(np.stack(dataset['embedding']), content.vectors, atol=1e-7)
+
+
+def test_map_of_umap_keeps_vehicles_together(tmp_path):
+    """Two clearly different groups of crops stay apart in the plane."""
+    umap = pytest.importorskip('umap')
+    rng = np.random.default_rng(0)
+    vectors = np.repeat(np.eye(2, WIDTH), 30, axis=0) + 0.1 * rng.standard_normal((60, WIDTH))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    path = tmp_path / 'a.safetensors'
+    save_embeddings(
+        path, EmbeddingsFile(vectors, [f'{k}.jpg' for k in range(60)], np.zeros((60, 2)), {'model': 'ours'})
+    )
+    content = timm_dpa.load_embeddings(path)
+    places = umap.UMAP(metric='cosine').fit_transform(content.vectors)
+    assert places.shape == (60, 2)
+    nearest = np.linalg.norm(places[:, None] - places, axis=2)
+    np.fill_diagonal(nearest, np.inf)
+    assert (nearest.argmin(axis=1) // 30 == np.arange(60) // 30).all()
