@@ -1,21 +1,29 @@
 """Searching galleries: a file beside numpy's product, and a gallery in a folder beside numpy and faiss.
 
     python benchmarks/gallery.py [--rows 1000000] [--width 512] [--file-rows 100000] [--file-width 2048]
+    python benchmarks/gallery.py --file-rows 0 --rows 100000 --width 2048 --dtype float16
 
 The vectors are synthetic: identities of 20 copies with noise, as near as 0.78 to their neighbors. First an embeddings
-file is searched, in turns with numpy's product of the memory-mapped array. Then a gallery is filled, optimized and
-searched: recall of ten matches against numpy's, median latency, memory of the process, and bytes on the disk. faiss is
-shown where it is installed (pip install faiss-cpu).
+file is searched, in turns with numpy's product of the memory-mapped array. Then a gallery without thumbnails is filled,
+optimized and searched, by a process of its own for each kind of search: recall of ten matches against numpy's, median
+latency of single queries, the most memory that the process had, and before it opened the gallery, and bytes on the
+disk. The peers are numpy with the memory-mapped array, and faiss in memory where it is installed (pip install
+faiss-cpu); --file-rows 0 and --rows 0 leave out the one or the other part.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import resource
+import json
 import statistics
+import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from timing import paired_ratio, seconds, show
@@ -28,6 +36,9 @@ from timm_dpa.gallery.rows import GalleryRow
 
 _TOP, _COPIES, _PART = 10, 20, 10_000
 _ORIGIN = {'model': 'synthetic', 'network_sha256': '0' * 64}
+_CAMERAS = (3, 7)  # of 20, in the search with a filter
+_TIMES = (0.2, 0.5)  # of all
+_KINDS = ('exact', 'index', 'filter, exact')
 
 
 def make_vectors(first: int, count: int, width: int) -> np.ndarray:
@@ -44,8 +55,11 @@ def make_vectors(first: int, count: int, width: int) -> np.ndarray:
 
 
 def memory() -> int:
-    """Megabytes, the most that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    """Megabytes, the most that this process has had; getrusage may give the peak of the parent process."""
+    if sys.platform != 'linux':
+        return 0
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith('VmHWM'))
 
 
 def search_file(folder: Path, rows: int, width: int, repeats: int) -> None:
@@ -63,100 +77,144 @@ def search_file(folder: Path, rows: int, width: int, repeats: int) -> None:
             repeats,
         )
         show(f'file of {rows} x {width}, {count} queries / numpy product', ratio, 'at most 1.3')
+    path.unlink()
 
 
-def fill(folder: Path, rows: int, width: int) -> Gallery:
-    gallery = Gallery(folder / 'day', origin=_ORIGIN, create=True, width=width)
-
-    def add() -> None:
+def write_vectors(path: Path, rows: int, width: int) -> np.ndarray:
+    """All vectors in a file, memory-mapped."""
+    with path.open('wb') as file:
         for start in range(0, rows, _PART):
-            vectors = make_vectors(start, min(_PART, rows - start), width)
-            gallery.add(
-                GalleryRow(f'{index}.jpg', vector, camera=f'camera {index % 20}', time=index * 1000)
-                for index, vector in enumerate(vectors, start)
-            )
+            file.write(make_vectors(start, min(_PART, rows - start), width).astype(np.float32, copy=False).tobytes())
+    return np.memmap(path, np.float32, 'r', shape=(rows, width))
 
-    took = seconds(add)
-    print(f'filled with {rows} rows in {took:.0f} s, vectors made and rows made durable: {rows / took:.0f} rows/s')
+
+def make_rows(vectors: np.ndarray, start: int, stop: int) -> Iterator[GalleryRow]:
+    for index in range(start, min(stop, len(vectors))):
+        yield GalleryRow(f'{index}.jpg', vectors[index], camera=f'camera {index % 20}', time=index * 1000)
+
+
+def matching(rows: int) -> np.ndarray:
+    """Which rows the filter lets through."""
+    index = np.arange(rows)
+    return np.isin(index % 20, _CAMERAS) & (index >= _TIMES[0] * rows) & (index < _TIMES[1] * rows)
+
+
+def fill(folder: Path, vectors: np.ndarray, dtype: str) -> None:
+    rows, width = vectors.shape
+    gallery = Gallery(folder, origin=_ORIGIN, create=True, width=width, dtype=dtype)
+    cpu = time.process_time()
+    parts = [
+        seconds(lambda start=start: gallery.add(make_rows(vectors, start, start + _PART)))  # type: ignore[misc]
+        for start in range(0, rows, _PART)
+    ]
+    print(
+        f'filled with {rows} x {width} {dtype} in {sum(parts):.0f} s ({time.process_time() - cpu:.0f} s of CPU): '
+        f'{rows / sum(parts):.0f} rows/s; the first {_PART} in {parts[0]:.1f} s, the last in {parts[-1]:.1f} s'
+    )
+    filled = gallery.info()['bytes']
+    cpu = time.process_time()
     took = seconds(lambda: gallery.optimize(measure=False))
     info = gallery.info()
     print(
-        f'optimized in {took:.0f} s; {info["indexed"]} rows in the index; {info["bytes"] / 2**20:.0f} MiB on the disk'
+        f'optimized in {took:.0f} s ({time.process_time() - cpu:.0f} s of CPU); {info["indexed"]} rows in the index; '
+        f'{filled / rows:.0f} bytes a row before, {info["bytes"] / rows:.0f} after; peak memory {memory()} MB',
+        flush=True,
     )
-    return gallery
+    if info['indexed']:
+        took = seconds(lambda: gallery.add([GalleryRow('new.jpg', vectors[0])]))
+        print(f'one more row added in {took * 1000:.0f} ms', flush=True)
+        gallery.remove(Filter(keys=['new.jpg']))
 
 
-def search_gallery(gallery: Gallery, rows: int, width: int, queries: int) -> None:
+def search_alone(uri: str, kind: str) -> None:
+    """What the process of one kind of search does; prints JSON."""
+    imported = memory()
+    gallery = Gallery(uri)
+    asked = np.load(Path(uri).parent / 'asked.npy')
+    rows = len(gallery)
+    where = Filter(
+        cameras=[f'camera {camera}' for camera in _CAMERAS],
+        after=round(_TIMES[0] * rows) * 1000,
+        before=round(_TIMES[1] * rows) * 1000,
+    )
+    options: dict[str, Any] = {'where': where} if kind.startswith('filter') else {'exact': kind == 'exact'}
+    found: list[list[int]] = []
+    times, cpu = [], time.process_time()
+    for query in asked:
+        start = time.perf_counter()
+        (matches,) = gallery.search(query, top=_TOP, **options)
+        times.append(time.perf_counter() - start)
+        found.append([int(match.row.key[:-4]) for match in matches])
+    print(
+        json.dumps({'found': found, 'times': times, 'cpu': time.process_time() - cpu, 'memory': (memory(), imported)})
+    )
+
+
+def search_gallery(folder: Path, vectors: np.ndarray, queries: int) -> None:
+    rows, width = vectors.shape
     asked = make_vectors(rows, queries, width)  # identities that are not in the gallery
     asked[: queries // 2] = make_vectors(0, queries // 2, width)
-    values = np.concatenate(
-        [asked @ make_vectors(start, min(_PART, rows - start), width).T for start in range(0, rows, _PART)],
-        axis=1,
-    )
-    best = [set(np.argsort(-row, kind='stable')[:_TOP].tolist()) for row in values]
-    where = Filter(cameras=['camera 3', 'camera 7'], after=rows * 200, before=rows * 500)
-    for name, options in (
-        ('exact', {'exact': True}),
-        ('index', {'exact': False}),
-        ('filter, exact', {'where': where}),
-    ):
-        found: list[set[int]] = []
-        times = []
-        for query in asked:
-            times.append(
-                seconds(
-                    lambda query=query, options=options, found=found: found.append(  # type: ignore[misc]
-                        {int(match.row.key[:-4]) for match in gallery.search(query, top=_TOP, **options)[0]}
-                    )
-                )
-            )
-        if 'where' in options:
-            allowed = np.array([where.matches(row) for row in _facts(rows)])
-            wanted = [set(np.argsort(-np.where(allowed, row, -2), kind='stable')[:_TOP].tolist()) for row in values]
-        else:
-            wanted = best
-        recall = np.mean([len(a & b) / max(1, len(a)) for a, b in zip(wanted, found, strict=True)])
-        median = statistics.median(times) * 1000
-        print(f'gallery, {name:14s} recall {recall:.4f}   {median:8.1f} ms a query   peak memory {memory()} MB')
+    np.save(folder.parent / 'asked.npy', asked)
+    values = asked @ vectors.T
+    best = np.argpartition(values, -_TOP)[:, -_TOP:]
+    values[:, ~matching(rows)] = -2
+    filtered = np.argpartition(values, -_TOP)[:, -_TOP:]
+    del values
+    for kind in _KINDS:
+        done = subprocess.run(
+            [sys.executable, __file__, '--search', str(folder), kind], check=True, capture_output=True, text=True
+        )
+        result = json.loads(done.stdout)
+        wanted = (filtered if kind.startswith('filter') else best).tolist()
+        recall = np.mean([len(set(a) & set(b)) / max(1, len(a)) for a, b in zip(wanted, result['found'], strict=True)])
+        print(
+            f'gallery, {kind:14s} recall {recall:.4f}   {statistics.median(result["times"]) * 1000:8.1f} ms a query '
+            f'({result["cpu"] / queries * 1000:.1f} ms of CPU)   peak memory {result["memory"][0]} MB, '
+            f'{result["memory"][1]} MB before it opened the gallery',
+            flush=True,
+        )
 
 
-def _facts(rows: int) -> list[GalleryRow]:
-    return [GalleryRow(str(index), camera=f'camera {index % 20}', time=index * 1000) for index in range(rows)]
-
-
-def search_peers(rows: int, width: int, queries: int) -> None:
-    vectors = np.empty((rows, width), np.float32)
-    for start in range(0, rows, _PART):
-        vectors[start : start + _PART] = make_vectors(start, min(_PART, rows - start), width)
-    asked = make_vectors(0, queries, width)
+def search_peers(vectors: np.ndarray, queries: int) -> None:
+    asked = make_vectors(0, queries, vectors.shape[1])
     times = [seconds(lambda query=query: np.argpartition(vectors @ query, -_TOP)) for query in asked]  # type: ignore[misc]
-    print(f'numpy, in memory    recall 1.0000   {statistics.median(times) * 1000:8.1f} ms a query')
+    size = vectors.nbytes / 2**20
+    print(f'numpy, memory-mapped    recall 1.0000   {statistics.median(times) * 1000:8.1f} ms a query; {size:.0f} MiB')
     try:
         faiss = importlib.import_module('faiss')
     except ImportError:
         print('faiss is not installed')
         return
-    index = faiss.IndexFlatIP(width)
-    index.add(vectors)
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    for start in range(0, len(vectors), _PART):
+        index.add(vectors[start : start + _PART])
     times = [seconds(lambda query=query: index.search(query[None], _TOP)) for query in asked]  # type: ignore[misc]
-    print(f'faiss, in memory    recall 1.0000   {statistics.median(times) * 1000:8.1f} ms a query')
+    print(f'faiss, flat, in memory  recall 1.0000   {statistics.median(times) * 1000:8.1f} ms a query; {size:.0f} MiB')
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rows', type=int, default=1_000_000)
     parser.add_argument('--width', type=int, default=512)
+    parser.add_argument('--dtype', default='float32', choices=('float32', 'float16'))
     parser.add_argument('--queries', type=int, default=20)
     parser.add_argument('--file-rows', type=int, default=100_000)
     parser.add_argument('--file-width', type=int, default=2048)
     parser.add_argument('--repeats', type=int, default=5)
+    parser.add_argument('--search', nargs=2, metavar=('URI', 'KIND'), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        search_file(Path(folder), args.file_rows, args.file_width, args.repeats)
+    if args.search:
+        search_alone(*args.search)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if args.file_rows:
+            search_file(folder, args.file_rows, args.file_width, args.repeats)
         if args.rows:
-            gallery = fill(Path(folder), args.rows, args.width)
-            search_gallery(gallery, args.rows, args.width, args.queries)
-            search_peers(args.rows, args.width, args.queries)
+            vectors = write_vectors(folder / 'vectors', args.rows, args.width)
+            fill(folder / 'day', vectors, args.dtype)
+            search_gallery(folder / 'day', vectors, args.queries)
+            search_peers(vectors, args.queries)
 
 
 if __name__ == '__main__':

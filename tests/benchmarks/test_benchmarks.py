@@ -28,7 +28,10 @@ SMOKE = {
     ),
     'features.py': (
         '--model dpa_resnet18 --images 6 --batch-size 4 --repeats 2 --precision fp32',
-        [f'dpa_resnet18, 6 JPEGs, float32: images/s over the bare model{RATIO}'],
+        [
+            f'dpa_resnet18, 6 JPEGs, float32: images/s over the bare model{RATIO}',
+            r'dpa_resnet18: [\d.]+ ms of CPU an image, so [\d.]+ images/s a core',
+        ],
     ),
     'boxes.py': (
         '--model dpa_resnet18 --boxes 3 --repeats 2 --precision fp32',
@@ -60,9 +63,13 @@ SMOKE = {
         '--rows 400 --width 16 --queries 2 --file-rows 300 --file-width 32 --repeats 2',
         [
             *(rf'file of 300 x 32, {count} queries / numpy product{RATIO}' for count in (1, 100)),
-            r'filled with 400 rows .*rows/s',
-            *(rf'gallery, {name} +recall 1\.0000 .*ms a query.*' for name in ('exact', 'index', 'filter, exact')),
-            r'numpy, in memory .*ms a query',
+            r'filled with 400 x 16 float32 in .*rows/s.*',
+            r'optimized in .* \d+ after; peak memory \d+ MB',
+            *(
+                rf'gallery, {name} +recall 1\.0000 .*ms a query .*peak memory \d+ MB.*'
+                for name in ('exact', 'index', 'filter, exact')
+            ),
+            r'numpy, memory-mapped +recall 1\.0000 .*ms a query; \d+ MiB',
         ],
     ),
     'clustering.py': (
