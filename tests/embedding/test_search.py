@@ -53,6 +53,17 @@ class TestNearest:
         queries, gallery = unit((300, 8), seed=1), unit((9000, 8))
         assert rows(nearest(queries, gallery, [str(i) for i in range(9000)], 4)) == plain(queries, gallery, 4)
 
+    @pytest.mark.parametrize('length', [639, 640, 641, 703])
+    def test_wherever_the_best_stand(self, length):
+        """Blocks of rows are looked at by their peaks: the best may be in one block, apart, or behind the last."""
+        for places in (range(128, 139), range(0, length, 63), range(length - 11, length), [0, 63, 64, length - 1]):
+            gallery, (query,) = unit((length, 16)), unit((1, 16), seed=1)
+            gallery[places] = unit((len(places), 16), seed=2) * 0.05 + query
+            gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
+            for top in (1, 5, 9, 10, 11):
+                found = rows(nearest(query[None], gallery, [str(i) for i in range(length)], top))
+                assert found == plain(query[None], gallery, top)
+
     @pytest.mark.parametrize('queries', [1, 3])
     @pytest.mark.parametrize('top', [1, 2, 5, 40])
     def test_ties_are_in_the_order_of_the_gallery(self, queries, top):

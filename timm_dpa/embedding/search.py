@@ -15,6 +15,7 @@ from .images import ImageError, ImageItem, load_rgb
 __all__ = ['Match', 'nearest', 'rank_figure']
 
 _PRODUCTS = 1 << 24  # that are in memory at once
+_PEAK_OF = 64  # similarities in a block
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,7 @@ def nearest(
             rankings.append([])
             continue
         # all that may be among the first, whatever float32 rounded, so that ties do not depend on the partition
-        last = np.partition(similarity, len(gallery) - wanted)[len(gallery) - wanted]
-        reached = np.flatnonzero(similarity >= last - 2 * _rounding(gallery.shape[1]))
+        reached = _reaching(similarity, wanted, 2 * _rounding(gallery.shape[1]))
         exact = _exact(query, gallery, reached)
         order = np.argsort(-exact, kind='stable').tolist()
         ranked = [(int(reached[k]), float(exact[k])) for k in order if int(reached[k]) not in left_out][:top]
@@ -82,6 +82,25 @@ def _similarities(queries: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[np
         if not np.isfinite(products).all():  # of a number that is not finite no product is
             raise ValueError('embeddings have numbers that are not finite')
         yield from zip(some, products, strict=True)
+
+
+def _reaching(similarity: np.ndarray, wanted: int, slack: float) -> np.ndarray:
+    """Rows, ascending, that the `wanted`-th largest similarity exceeds by at most `slack`.
+
+    It is not below the `wanted`-th largest of the peaks of blocks. So only blocks whose peak comes near that are looked
+    at: a partition of all rows takes several times as long as the peaks.
+    """
+    whole = len(similarity) - len(similarity) % _PEAK_OF
+    if wanted * _PEAK_OF > whole:
+        last = np.partition(similarity, len(similarity) - wanted)[len(similarity) - wanted]
+        return np.flatnonzero(similarity >= last - slack)
+    peaks = similarity[:whole].reshape(-1, _PEAK_OF).max(axis=1)
+    least = np.partition(peaks, len(peaks) - wanted)[len(peaks) - wanted]
+    near = np.flatnonzero(peaks >= least - slack) * _PEAK_OF
+    rows = np.concatenate([(near[:, None] + np.arange(_PEAK_OF)).ravel(), np.arange(whole, len(similarity))])
+    found = similarity[rows]
+    last = np.partition(found, len(found) - wanted)[len(found) - wanted]
+    return rows[found >= last - slack]
 
 
 def _rounding(width: int) -> float:
