@@ -28,8 +28,10 @@ import numpy as np
 from embedded import Embedded, add_model_options, embed_data, make_extractor
 from timing import paired_ratio, seconds, show
 
+from timm_dpa.embedding.images import ImageItem, load_rgb
 from timm_dpa.gallery.clustering import cluster_tracks, pair_scores
 from timm_dpa.gallery.gallery import Gallery
+from timm_dpa.gallery.pictures import thumbnail_of
 from timm_dpa.gallery.provisional import Tracks, read_tracks
 from timm_dpa.gallery.rows import GalleryRow
 
@@ -77,6 +79,7 @@ def data_rows(data: Embedded, pieces: int) -> Iterator[GalleryRow]:
                         track=f'{data.pids[row]} {camera} {piece}',
                         vehicle=int(data.pids[row]),
                         quality=float(data.qualities[row]),
+                        thumbnail=thumbnail_of(load_rgb(ImageItem(data.paths[row], data.paths[row]))),
                     )
 
 
@@ -147,7 +150,8 @@ def main() -> None:
         (tracks,) = found
         print(
             f'{len(tracks.names)} tracks of {len(set(tracks.vehicles))} vehicles, {len(gallery)} images, read in '
-            f'{took:.2f} s; {len(tracks.forbidden)} pairs seen by one camera at one time'
+            f'{took:.2f} s; {len(tracks.forbidden)} pairs seen by one camera at one time; '
+            f'{gallery.info()["bytes"] / len(gallery):.0f} bytes an image on the disk'
         )
         measure(tracks, args.thresholds, args.repeats)
 

@@ -21,7 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from timm_dpa.embedding.files import EmbeddingsFile, load_embeddings, save_embed
 from timm_dpa.embedding.search import nearest
 from timm_dpa.gallery.filters import Filter
 from timm_dpa.gallery.gallery import Gallery
+from timm_dpa.gallery.places import TABLE
 from timm_dpa.gallery.rows import GalleryRow
 
 _TOP, _COPIES, _PART = 10, 20, 10_000
@@ -117,7 +120,16 @@ def fill(folder: Path, vectors: np.ndarray, dtype: str) -> None:
     info = gallery.info()
     print(
         f'optimized in {took:.0f} s ({time.process_time() - cpu:.0f} s of CPU); {info["indexed"]} rows in the index; '
-        f'{filled / rows:.0f} bytes a row before, {info["bytes"] / rows:.0f} after; peak memory {memory()} MB',
+        f'peak memory {memory()} MB'
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of readers of older versions: there are none
+        table = importlib.import_module('lancedb').connect(folder).open_table(TABLE)
+        table.optimize(cleanup_older_than=timedelta(0))  # as Gallery.optimize an hour later
+    kept = gallery.info()['bytes']
+    print(
+        f'{filled / rows:.0f} bytes a row when filled, {info["bytes"] / rows:.0f} when optimized, {kept / rows:.0f} '
+        f'without older versions, {np.dtype(dtype).itemsize * width} of them the vector',
         flush=True,
     )
     if info['indexed']:

@@ -3,12 +3,12 @@
     python benchmarks/tracklets.py --data STREET CROSSROAD [--model dpa_resnet50] [--cache build/bench/embeddings]
 
 The last third of the images of each vehicle, in the order of their names, is the gallery, as in the protocol
-first-last; queries come from the images before it: the first image (this is first-last), the last image, which is the
-nearest in time to the gallery, and means of the first k or of all, weighted by quality as in `timm-dpa search
---tracklet`. The gallery is searched as single images; as tracks, each by its best image (`--by track`); and as tracks,
-each by the weighted mean of its images. With tracks there is one right answer for each query, so that the mAP of tracks
-compares with that of tracks only, and Rank-1 with all. Without --data the toy data set is used, which shows that it
-works and nothing else.
+first-last. Queries come from the images before it: the first image (this is first-last), and means of the first k or of
+all, weighted by quality as in `timm-dpa search --tracklet`. Later images are nearer in time to the gallery and look
+more like it; so the last of its images alone stands beside each mean. The gallery is searched as single images; as
+tracks, each by its best image (`--by track`); and as tracks, each by the weighted mean of its images. With tracks there
+is one right answer for each query, so that the mAP of tracks compares with that of tracks only, and Rank-1 with all.
+Without --data the toy data set is used, which shows that it works and nothing else.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ from timm_dpa.train.evaluation.metrics import RankingMetrics, evaluate, evaluate
 #: name of a query -> the images that it takes of those before the gallery
 QUERIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     'the first image': lambda rows: rows[:1],
-    'the last image': lambda rows: rows[-1:],
+    'the third image': lambda rows: rows[:3][-1:],
     'mean of the first 3': lambda rows: rows[:3],
+    'the fifth image': lambda rows: rows[:5][-1:],
     'mean of the first 5': lambda rows: rows[:5],
+    'the last image': lambda rows: rows[-1:],
     'mean of all': lambda rows: rows,
     'mean of all, equal weights': lambda rows: rows,
 }
