@@ -30,7 +30,8 @@ _logger = logging.getLogger(__name__)
 #: rows up to which a search is exact, if nothing else is asked for
 EXACT_LIMIT = 200_000
 _COMMIT = 2000  # rows that are written at once: small commits make many files
-_OPTIMIZE_EVERY = 20  # commits of one process
+_MERGE_EVERY = 20  # commits of one process, at the least
+_REWRITTEN = 1_000_000  # rows at the most that a merge of small files writes again: LanceDB leaves larger files alone
 _NAMES = 500  # in one filter
 _SAMPLE = 100  # queries that recall is measured with
 
@@ -108,7 +109,7 @@ class Gallery:
         self.uri = os.fspath(uri)
         self._dtype, self._options = dtype, storage_options
         self._origin = {str(key): str(value) for key, value in (origin or {}).items()}
-        self._commits = 0
+        self._commits, self._merge_after = 0, _MERGE_EVERY
         self._store: Store | None
         try:
             self._store = open_store(self.uri, storage_options)
@@ -357,12 +358,20 @@ class Gallery:
         return self._store
 
     def _committed(self, store: Store) -> None:
+        """Merge small files now and then.
+
+        That writes the rows of all but the largest files again, and they stay until old versions are removed. A fixed
+        distance between merges would make that grow with the square of the rows; a share of them keeps it at a few
+        times the rows.
+        """
         self._commits += 1
-        if self._commits % _OPTIMIZE_EVERY == 0:
+        if self._commits >= self._merge_after:
             try:
                 store.optimize(build=False)
             except StoreError as error:  # the rows are safe all the same
                 _logger.warning('small files could not be merged: %s', error)
+            rewritten = min(store.count(Filter()), _REWRITTEN)
+            self._commits, self._merge_after = 0, max(_MERGE_EVERY, rewritten // (4 * _COMMIT))
 
 
 def is_exact(gallery: Gallery, where: Filter, exact: bool | None) -> bool:
