@@ -121,7 +121,11 @@ def measure(tracks: Tracks, thresholds: list[float], repeats: int) -> None:
             lambda peer=peer: peer(vectors, threshold),  # type: ignore[misc]
             repeats,
         )
-        show(f'{len(vectors)} tracks x {vectors.shape[1]}, cannot-link / {name} without', ratio, 'at most 1')
+        show(
+            f'{len(vectors)} tracks x {vectors.shape[1]}, cannot-link / {name} without',
+            ratio,
+            'at most 1 from 8,000 tracks on',
+        )
 
 
 def main() -> None:
