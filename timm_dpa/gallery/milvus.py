@@ -156,7 +156,8 @@ class MilvusStore:
                 row[name] = _UNKNOWN if row[name] is None else int(row[name])
         start = 0
         while start < len(rows):
-            part, size = [], 0
+            part: list[dict[str, Any]] = []
+            size = 0
             while start < len(rows) and len(part) < _WRITTEN and (not part or size < _BYTES):
                 part.append(rows[start])
                 size += 4 * self.width + len(rows[start]['thumbnail'])
