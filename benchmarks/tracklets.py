@@ -40,7 +40,7 @@ QUERIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def mean_of(data: Embedded, rows: np.ndarray, weighted: bool = True) -> np.ndarray:
-    return quality_mean(data.vectors[rows], data.qualities[rows] if weighted else np.ones(len(rows)))
+    return quality_mean(data.vectors[rows], data.qualities[rows].tolist() if weighted else [1.0] * len(rows))
 
 
 def measure(data: Embedded) -> None:
