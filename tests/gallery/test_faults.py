@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from tests.support.galleries import HOUR, ORIGIN, gallery_rows, open_gallery, unit
-from tests.support.gallery_worker import ROWS
+from tests.support.gallery_worker import ROWS, WIDTH
 from timm_dpa.gallery.filters import Filter
 from timm_dpa.gallery.gallery import Gallery
 from timm_dpa.gallery.lance_errors import newest_manifests
-from timm_dpa.gallery.rows import METADATA_KEY, GalleryRow
+from timm_dpa.gallery.rows import METADATA_KEY, GalleryRow, arrow_schema
 from timm_dpa.gallery.store import StoreError
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ class TestPlaces:
             open_gallery(tmp_path, gallery_rows(1))
 
     def test_unknown_scheme(self):
-        with pytest.raises(ValueError, match='a gallery is a folder, or an object store at s3://'):
+        with pytest.raises(ValueError, match='a gallery is a folder, an object store at s3://'):
             Gallery('ftp://host/x')
 
     def test_unreachable_bucket(self):
@@ -203,3 +203,18 @@ def test_a_commit_waits_for_the_disk(tmp_path):
         assert str(path) in synced
         assert str(path.parent) in synced
     assert {str(table), str(table.parent)} <= synced
+
+
+def test_a_table_that_lacks_its_key_gets_it_when_it_is_opened(tmp_path):
+    """An older timm-dpa made the table and its key in two steps, and may have been killed between them."""
+    lancedb = pytest.importorskip('lancedb')
+    table = lancedb.connect(tmp_path / 'old').create_table('gallery', schema=arrow_schema(WIDTH, 'float32', ORIGIN))
+    assert not table.schema.field('key').metadata
+    fresh = open_gallery(tmp_path / 'fresh', width=WIDTH)
+    mark = lancedb.connect(fresh.uri).open_table('gallery').schema.field('key').metadata
+    assert mark
+    Gallery(tmp_path / 'old', origin=ORIGIN)
+    assert lancedb.connect(tmp_path / 'old').open_table('gallery').schema.field('key').metadata == mark
+    processes = [worker(tmp_path / 'old', 'shared', 3, tmp_path / str(k)) for k in range(2)]
+    assert [process.communicate()[1] for process in processes] == ['', '']
+    assert len(Gallery(tmp_path / 'old')) == ROWS

@@ -120,7 +120,10 @@ def compare(run: Run, cases: Sequence[tuple[np.ndarray, np.ndarray]]) -> Compari
         try:
             embeddings = run(images)
         except Exception as error:
-            raise ExportError(f'the exported file fails on images {images.shape}: {first_line(error)}') from error
+            reason = first_line(error)
+            if 'Guard failed' in reason:  # of torch.export, seen up to 2.12
+                reason += f'; torch {torch.__version__} guards free sizes wrongly: update torch, or export onnx'
+            raise ExportError(f'the exported file fails on images {images.shape}: {reason}') from error
         if embeddings.shape != expected.shape or embeddings.dtype != expected.dtype:
             raise ExportError(
                 f'the exported file gives {embeddings.dtype} {embeddings.shape} for images {images.shape}, '

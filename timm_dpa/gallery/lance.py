@@ -34,6 +34,8 @@ _KEPT = timedelta(hours=1)  # old versions, which readers may be using
 _BATCH = 100  # queries in one call of the engine
 #: a store that does not answer is reported after seconds, not minutes; options that users give come before these
 _PATIENCE = {'client_max_retries': '2', 'client_retry_timeout': '20', 'connect_timeout': '5s', 'timeout': '60s'}
+#: metadata of the field `key`: LanceDB's mark of a primary key, without which two writers of a new key make two rows
+_KEY = b'lance-schema:unenforced-primary-key:position'
 _SCALARS = {'key': 'BTree', 'time': 'BTree', 'track': 'BTree', 'vehicle': 'BTree', 'camera': 'Bitmap'}
 
 
@@ -68,11 +70,11 @@ def create_store(
         if not is_gallery(folder) and any(entry.name != f'{TABLE}.lance' for entry in folder.iterdir()):
             raise ValueError(f'{uri}: has other files in it; name a new or an empty folder for the gallery')
     schema = arrow_schema(width, dtype, origin)
+    schema = schema.set(schema.get_field_index('key'), schema.field('key').with_metadata({_KEY: b'1'}))
     database = _connect(uri, storage_options)
     try:
         with speaking(uri, _table_folder(folder)):
             table = database.create_table(TABLE, schema=schema)
-            table.set_unenforced_primary_key('key')  # else two writers of one new key make two rows
     except RuntimeError as error:
         if 'already exists' not in str(error.__cause__).lower():
             raise
@@ -128,6 +130,9 @@ class LanceStore:
         with self._speaking():
             schema = table.schema
         self.origin = check_format((schema.metadata or {}).get(METADATA_KEY), location)
+        if _KEY not in (schema.field('key').metadata or {}):  # an older timm-dpa was killed while it made the table
+            with self._speaking():
+                table.set_unenforced_primary_key('key')
         kind = schema.field('vector').type
         self.width = int(kind.list_size)
         self.dtype = 'float16' if str(kind.value_type) == 'halffloat' else 'float32'
