@@ -1,10 +1,12 @@
 """A gallery in an object store: a real S3 server on loopback, with writers and a reader in processes of their own."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -18,14 +20,15 @@ from timm_dpa.gallery.store import StoreError
 pytestmark = pytest.mark.integrations
 
 
-@pytest.fixture(scope='module')
-def server():
+@contextmanager
+def started(**environment):
     """Settings of a server with a bucket."""
     boto3 = pytest.importorskip('boto3')
     with socket.create_server(('127.0.0.1', 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, '-m', 'moto.server', '-H', '127.0.0.1', '-p', str(port)],
+        env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -54,6 +57,12 @@ def server():
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope='module')
+def server():
+    with started() as options:
+        yield options
 
 
 def test_rows_filters_and_searches(server):
@@ -92,3 +101,10 @@ def test_no_such_bucket_and_no_gallery(server):
     assert str(error.value).startswith('s3://elsewhere/day: there is no such bucket')
     with pytest.raises(FileNotFoundError, match='no gallery'):
         Gallery('s3://bucket/none', storage_options=server)
+
+
+def test_forbidden_bucket():
+    """The server checks keys after the bucket was made, and knows no `test`."""
+    with started(INITIAL_NO_AUTH_ACTION_COUNT='1') as options, pytest.raises(StoreError) as error:
+        Gallery('s3://bucket/day', storage_options=options)
+    assert str(error.value) == 's3://bucket/day: access is forbidden; check the credentials and rights'
