@@ -358,20 +358,18 @@ class Gallery:
         return self._store
 
     def _committed(self, store: Store) -> None:
-        """Merge small files now and then.
-
-        That writes the rows of all but the largest files again, and they stay until old versions are removed. A fixed
-        distance between merges would make that grow with the square of the rows; a share of them keeps it at a few
-        times the rows.
-        """
-        self._commits += 1
-        if self._commits >= self._merge_after:
+        if (self._commits := self._commits + 1) >= self._merge_after:
             try:
                 store.optimize(build=False)
             except StoreError as error:  # the rows are safe all the same
                 _logger.warning('small files could not be merged: %s', error)
-            rewritten = min(store.count(Filter()), _REWRITTEN)
-            self._commits, self._merge_after = 0, max(_MERGE_EVERY, rewritten // (4 * _COMMIT))
+            self._commits, self._merge_after = 0, _commits_until_merge(len(self))
+
+
+def _commits_until_merge(rows: int) -> int:
+    """A merge writes the rows of all but the largest files again, and old versions keep them for an hour: at a fixed
+    distance that would grow with the square of the rows, after a share of them it is a few times the rows."""
+    return max(_MERGE_EVERY, min(rows, _REWRITTEN) // (4 * _COMMIT))
 
 
 def is_exact(gallery: Gallery, where: Filter, exact: bool | None) -> bool:
