@@ -60,6 +60,7 @@ bench: $(VENV)/test
 	$(BIN)/python benchmarks/int8.py
 	$(BIN)/python benchmarks/ranking.py
 	$(BIN)/python benchmarks/gallery.py --rows 100000
+	$(BIN)/python benchmarks/gallery_parts.py --rows 100000
 	$(BIN)/python benchmarks/clustering.py
 	$(BIN)/python benchmarks/tracklets.py
 	$(BIN)/python benchmarks/loop.py

@@ -73,6 +73,13 @@ SMOKE = {
             r'numpy, memory-mapped +recall 1\.0000 .*ms a query; \d+ MiB',
         ],
     ),
+    'gallery_parts.py': (
+        '--images 2 --rows 40',
+        [
+            r'decoding once: [\d.]+ ms an image, twice: [\d.]+ ms; ratio [\d.]+',
+            r'info of 40 rows: \d+\.\d\d s',
+        ],
+    ),
     'clustering.py': (
         '--vehicles 12 --width 64 --thresholds 0.6 --repeats 2',
         [

@@ -107,9 +107,8 @@ class Gallery:
         if dtype not in DTYPES:
             raise ValueError(f'dtype must be float32 or float16, not {dtype!r}')
         self.uri = os.fspath(uri)
-        self._dtype, self._options = dtype, storage_options
+        self._dtype, self._options, self._until_merge = dtype, storage_options, _MERGE_EVERY
         self._origin = {str(key): str(value) for key, value in (origin or {}).items()}
-        self._commits, self._merge_after = 0, _MERGE_EVERY
         self._store: Store | None
         try:
             self._store = open_store(self.uri, storage_options)
@@ -358,12 +357,13 @@ class Gallery:
         return self._store
 
     def _committed(self, store: Store) -> None:
-        if (self._commits := self._commits + 1) >= self._merge_after:
+        self._until_merge -= 1
+        if self._until_merge <= 0:
             try:
                 store.optimize(build=False)
             except StoreError as error:  # the rows are safe all the same
                 _logger.warning('small files could not be merged: %s', error)
-            self._commits, self._merge_after = 0, _commits_until_merge(len(self))
+            self._until_merge = _commits_until_merge(len(self))
 
 
 def _commits_until_merge(rows: int) -> int:
