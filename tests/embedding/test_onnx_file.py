@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from tests.support.exports import eager, noise, run, suffix, tiny
+from tests.support.exports import GUARDS_FREE_SIZES, eager, noise, run, suffix, tiny
 from tests.support.models import lively
 from timm_dpa.embedding.export import FORMATS, ExportError, export_model, read_metadata
 
@@ -56,6 +56,8 @@ def test_an_opset_that_lacks_an_operator_is_refused_with_one_that_has_it(tmp_pat
 @pytest.mark.parametrize('format', FORMATS)
 @pytest.mark.parametrize(('batch', 'dynamic'), [(1, False), (3, False), (1, True)])
 def test_a_fixed_batch(tmp_path, format, batch, dynamic):
+    if format == 'torch-export' and dynamic and not GUARDS_FREE_SIZES:
+        pytest.skip('this torch.export guards a free size with conditions that its own images break')
     report = export_model(tiny(), tmp_path / f'a{suffix(format)}', format, 96, dynamic_size=dynamic, batch=batch)
     assert report.batch_sizes == (batch,)
     metadata = read_metadata(report.path)

@@ -216,5 +216,5 @@ def test_a_table_that_lacks_its_key_gets_it_when_it_is_opened(tmp_path):
     Gallery(tmp_path / 'old', origin=ORIGIN)
     assert lancedb.connect(tmp_path / 'old').open_table('gallery').schema.field('key').metadata == mark
     processes = [worker(tmp_path / 'old', 'shared', 3, tmp_path / str(k)) for k in range(2)]
-    assert [process.communicate()[1] for process in processes] == ['', '']
+    assert [(process.communicate(), process.returncode)[1] for process in processes] == [0, 0]
     assert len(Gallery(tmp_path / 'old')) == ROWS
