@@ -48,12 +48,12 @@ def main() -> None:
         )
         trainer = Trainer(recipe, load_sources(data, recipe.data), RunFolder(Path(folder) / 'run'), Processes(), False)
         learner = trainer.learner
-        pixels, labels, _ = next(trainer.batches.epoch(0))
+        pixels, labels, rows, _ = next(trainer.batches.epoch(0))
         pixels = pixels.contiguous(memory_format=torch.channels_last)
 
         def ours() -> None:
             trainer.batch = 0
-            trainer.train_epoch([(pixels, labels, [])] * args.batches)
+            trainer.train_epoch([(pixels, labels, rows, [])] * args.batches)
 
         def bare() -> None:
             for _ in range(args.batches):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from timm_dpa.train.recipes.recipe import Recipe
+from timm_dpa.train.run.task import ReIDTask
+from timm_dpa.train.run.trainer import train
 
 #: a shallow and narrow dpa_resnet18 at 32 px: an epoch of tests.support.vehicles takes a fraction of a second
 QUICK = (
@@ -26,3 +32,20 @@ QUICK = (
 
 def quick(*settings: str) -> Recipe:
     return Recipe().override([*QUICK, *settings])
+
+
+def interrupted(recipe: Recipe, data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """A run that is stopped after a number of batches, and resumes."""
+    forward, seen = ReIDTask.forward, []
+
+    def stop(task, *batch):
+        if len(seen) == step:
+            raise KeyboardInterrupt
+        seen.append(1)
+        return forward(task, *batch)
+
+    monkeypatch.setattr(ReIDTask, 'forward', stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, data, out)
+    monkeypatch.setattr(ReIDTask, 'forward', forward)
+    train(recipe, data, out)

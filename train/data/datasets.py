@@ -248,7 +248,8 @@ class TrainImages(Dataset):
         transform: makes a tensor of an RGB image, see `train_transform`.
 
     Returns:
-        An item is the tensor, the label, and a message: empty, or what was replaced by what and why.
+        An item is the tensor, the label, the row that was read, and a message: empty, or what was replaced by what
+        and why.
 
     Raises:
         ImageError: no image of that vehicle can be read.
@@ -263,7 +264,7 @@ class TrainImages(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int, str]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int, int, str]:
         index, seed = key
         label = int(self.labels[index])
         rows = self._rows[label]
@@ -278,7 +279,7 @@ class TrainImages(Dataset):
                 continue
             with _seeded(int(seed)):
                 pixels = self.transform(image)
-            return pixels, label, '; '.join([*failures, f'took {path} instead']) if failures else ''
+            return pixels, label, int(row), '; '.join([*failures, f'took {path} instead']) if failures else ''
         raise ImageError(f'none of the {len(rows)} images of a vehicle can be read: {failures[0]}')
 
 
@@ -296,7 +297,11 @@ def _seeded(seed: int) -> Iterator[None]:
         torch.default_generator.set_state(states[2])
 
 
-def collate(items: list[tuple[torch.Tensor, int, str]]) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """A batch of `TrainImages`: `(B, C, H, W)` tensor, `(B,)` int64 labels, and the messages that are not empty."""
-    pixels, labels, messages = zip(*items, strict=True)
-    return default_collate(list(pixels)), torch.tensor(labels), [message for message in messages if message]
+def collate(
+    items: list[tuple[torch.Tensor, int, int, str]],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[str]]:
+    """A batch of `TrainImages`: `(B, C, H, W)` tensor, `(B,)` int64 labels and rows, and the messages that are not
+    empty."""
+    pixels, labels, rows, messages = zip(*items, strict=True)
+    said = [message for message in messages if message]
+    return default_collate(list(pixels)), torch.tensor(labels), torch.tensor(rows), said

@@ -99,6 +99,11 @@ class TrainingSources:
             for source, row, synthetic in rows
         ]
 
+    @property
+    def paths(self) -> list[str]:
+        """Of `images`, row by row."""
+        return [path for source in self.sources for path in source.train.paths]
+
     def images(self, data_config: dict[str, Any], augment: AugmentRecipe) -> TrainImages | MixedImages:
         """The images of all sources, augmented as the recipe says for each; rows are numbered across the sources."""
         parts = [
@@ -163,11 +168,11 @@ class MixedImages(Dataset):
     def __len__(self) -> int:
         return self.first_rows[-1]
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int, str]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int, int, str]:
         row, seed = key
         which = bisect_right(self.first_rows, row) - 1
-        pixels, label, message = self.parts[which][row - self.first_rows[which], seed]
-        return pixels, label + self.first_labels[which], message
+        pixels, label, read, message = self.parts[which][row - self.first_rows[which], seed]
+        return pixels, label + self.first_labels[which], read + self.first_rows[which], message
 
 
 class MixedSampler(Sampler[list[int]]):

@@ -210,6 +210,11 @@ class LossRecipe(_Section):
     """Weights whose embeddings are pulled to instead, as a name of `timm.create_model` such as `dpa_resnet50.rendered`.
     Where their embedding has another width, the cosines of all pairs of images in a batch are pulled to those of the
     teacher (Park et al., CVPR 2019, with cosines for distances): the mean squared difference replaces 1 - cosine."""
+    targets: list[str] = []
+    """Embeddings files that `timm-dpa embed` made of the training images with the teacher. They are pulled to instead
+    of what the teacher says of each augmented image: it has seen the images whole and at its own size, a step takes no
+    more work, and a small network learns what it cannot see well itself. Where they are wider than the embeddings of
+    this network, their main directions are taken."""
 
 
 class OptimRecipe(_Section):

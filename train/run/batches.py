@@ -24,8 +24,8 @@ from .schedule import early_size
 
 __all__ = ['Batch', 'TrainingBatches', 'derive_seed']
 
-#: pixels `(B, 3, H, W)`, labels `(B,)`, and messages about images that could not be read
-Batch = tuple[torch.Tensor, torch.Tensor, list[str]]
+#: pixels `(B, 3, H, W)`, labels `(B,)`, rows `(B,)` of the images, and messages about images that could not be read
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[str]]
 
 
 def derive_seed(*numbers: int) -> int:

@@ -67,6 +67,8 @@ def check_fine_tuning(recipe: Recipe) -> None:
     run, anchor = recipe.run, recipe.optim.anchor
     if recipe.loss.teacher is not None and not recipe.loss.pull:
         raise ValueError(f'loss.teacher={recipe.loss.teacher} needs loss.pull above 0')
+    if recipe.loss.targets and recipe.loss.teacher is None:
+        raise ValueError('loss.targets needs loss.teacher: the model that made these embeddings')
     if anchor * recipe.optim.lr > 1:
         raise ValueError(f'optim.anchor must be at most 1 / optim.lr, not {anchor}')
     if anchor and not started:
@@ -202,7 +204,7 @@ def keep_start(
 
 
 def create_teacher(model: nn.Module, recipe: Recipe, start: dict[str, torch.Tensor]) -> nn.Module | None:
-    """The network whose embeddings `loss.pull` pulls to; None without it.
+    """The network whose embeddings `loss.pull` pulls to; None without it, and where files hold them.
 
     Args:
         model: the network of the run.
@@ -213,7 +215,7 @@ def create_teacher(model: nn.Module, recipe: Recipe, start: dict[str, torch.Tens
         ValueError: `loss.teacher` has no weights.
     """
     loss = recipe.loss
-    if not loss.pull:
+    if not loss.pull or loss.targets:
         return None
     if loss.teacher is None:
         before = copy.deepcopy(model)

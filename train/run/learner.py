@@ -135,7 +135,14 @@ class Learner:
             self._distribute()  # it has to know all parameters that get gradients
         self.rate.set(self.step)
 
-    def backward(self, pixels: torch.Tensor, labels: torch.Tensor, parts: int, last: bool) -> dict[str, torch.Tensor]:
+    def backward(
+        self,
+        pixels: torch.Tensor,
+        labels: torch.Tensor,
+        parts: int,
+        last: bool,
+        wanted: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
         """Add the gradients of a batch.
 
         Args:
@@ -143,15 +150,17 @@ class Learner:
             labels: `(B,)`.
             parts: batches of the step, by whose number the loss is divided.
             last: whether it is the last of them, after which the processes add up their gradients.
+            wanted: `(B, D)`, see `LossRecipe.targets`.
 
         Returns:
             The losses without graph, see `ReIDTask.forward`.
         """
         pixels = pixels.to(self.device, non_blocking=True, memory_format=self.memory_format)
         labels = labels.to(self.device, non_blocking=True)
+        wanted = None if wanted is None else wanted.to(self.device, non_blocking=True)
         with nullcontext() if last else self.task.no_sync():
             with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-                result = self.task(pixels, labels)
+                result = self.task(pixels, labels, wanted)
             self.scaler.scale(result['loss'] / parts).backward()
         return {key: value.detach() for key, value in result.items() if key != 'output'}
 

@@ -22,7 +22,8 @@ class ReIDTask(TrainingTask):
     Args:
         model: with `forward_features`, `global_pool`, `neck` and, for a classification loss, a linear `fc`.
         loss: see `LossRecipe`.
-        start: the network whose embeddings `loss.pull` pulls to; it is frozen here.
+        start: the network whose embeddings `loss.pull` pulls to; it is frozen here. Without it, they come with each
+            batch.
 
     Raises:
         ValueError: no loss at all, a classification loss without classifier, or unknown options of the metric loss.
@@ -61,7 +62,7 @@ class ReIDTask(TrainingTask):
         self.start: tuple[nn.Module, ...] = ()
         if start is not None:
             self.start = (_Network(start.eval().requires_grad_(False), None).eval(),)
-        if loss.pull and not self.start:
+        if loss.pull and not self.start and not loss.targets:
             raise ValueError(f'loss.pull={loss.pull} needs the network of the start')
 
     def get_trainable_module(self, ema: bool = False) -> nn.Module | None:
@@ -86,12 +87,15 @@ class ReIDTask(TrainingTask):
         self.network.compile(backend=backend, mode=mode, **compile_kwargs)
         return self.network
 
-    def forward(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(
+        self, input: torch.Tensor, target: torch.Tensor, wanted: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         """Losses of a batch.
 
         Args:
             input: `(B, 3, H, W)`, normalized.
             target: `(B,)` int64, labels in 0..num_classes-1.
+            wanted: `(B, D)` embeddings that `loss.pull` pulls to, where no network makes them.
 
         Returns:
             `loss` to minimize, its parts `classifier`, `metric` and `pull` where there are, as float32 scalars, and
@@ -108,8 +112,9 @@ class ReIDTask(TrainingTask):
             result['metric'] = self.metric_loss(feature, target)
             total = total + self.loss.metric_weight * result['metric']
         if self.loss.pull:
-            with torch.no_grad():
-                wanted = self.start[0](input, target)[1]
+            if wanted is None:
+                with torch.no_grad():
+                    wanted = self.start[0](input, target)[1]
             result['pull'] = pull_loss(after.float(), wanted.float())
             total = total + self.loss.pull * result['pull']
         return {'loss': total, **result}

@@ -373,8 +373,8 @@ class TestTrainImages:
     def test_items(self, split):
         items = TrainImages(split, noisy)
         assert len(items) == 7
-        pixels, label, message = items[4, 11]
-        assert (pixels.shape, label, message) == ((3, 8, 12), 1, '')
+        pixels, label, row, message = items[4, 11]
+        assert (pixels.shape, label, row, message) == ((3, 8, 12), 1, 4, '')
         assert [items[i, 0][1] for i in range(7)] == [0, 0, 0, 1, 1, 2, 2]
 
     def test_the_seed_decides_and_nothing_is_disturbed(self, split):
@@ -397,32 +397,35 @@ class TestTrainImages:
         keys = [[(0, 5), (3, 6)], [(1, 7), (1, 8), (6, 2**62)]]
         sent = pickle.loads(pickle.dumps(items))  # as to workers that are not forked
         loader = DataLoader(sent, batch_sampler=keys, num_workers=2, collate_fn=collate)
-        for (pixels, labels, messages), batch in zip(loader, keys, strict=True):
+        for (pixels, labels, rows, messages), batch in zip(loader, keys, strict=True):
             assert torch.equal(pixels, torch.stack([items[key][0] for key in batch]))
             assert labels.dtype == torch.int64
             assert labels.tolist() == [items[key][1] for key in batch]
+            assert rows.tolist() == [row for row, _ in batch]
             assert messages == []
 
     def test_an_unreadable_image_is_replaced(self, split):
         Path(split.paths[1]).write_bytes(b'not an image')
         items = TrainImages(split, noisy)
-        pixels, label, message = items[1, 3]
+        pixels, label, row, message = items[1, 3]
         assert torch.equal(pixels, items[2, 3][0])
+        assert row == 2
         assert label == 0
         assert split.paths[1] in message
         assert split.paths[2] in message
         assert 'not an image' in message
         Path(split.paths[2]).unlink()  # and round to the first
-        pixels, label, message = items[1, 3]
+        pixels, label, row, message = items[1, 3]
         assert torch.equal(pixels, items[0, 3][0])
+        assert row == 0
         assert split.paths[2] in message
-        _, _, messages = collate([items[0, 1], items[1, 1], items[3, 1]])
+        *_, messages = collate([items[0, 1], items[1, 1], items[3, 1]])
         assert messages == [message]
 
     def test_no_readable_image_of_a_vehicle(self, split):
         for path in split.paths[3:5]:
             Path(path).write_bytes(b'')
         items = TrainImages(split, noisy)
-        assert items[0, 0][2] == ''
+        assert items[0, 0][3] == ''
         with pytest.raises(ImageError, match='none of the 2 images'):
             items[4, 0]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests.support.models import tiny
-from tests.support.runs import QUICK, quick
+from tests.support.runs import QUICK, interrupted, quick
 from tests.support.vehicles import write_vehicles
 from timm_dpa import FeatureExtractor
 from timm_dpa.cli.main import main
@@ -112,23 +112,6 @@ class TestStatistics:
         expected = (x - torch.arange(4.0)) / (1 + model[0].eps) ** 0.5
         torch.testing.assert_close(model[0](x), expected)
         assert int(model[0].num_batches_tracked) == 0
-
-
-def interrupted(recipe, data, out, monkeypatch, step):
-    """A run that is stopped after a number of batches, and resumes."""
-    forward, seen = ReIDTask.forward, []
-
-    def stop(task, pixels, labels):
-        if len(seen) == step:
-            raise KeyboardInterrupt
-        seen.append(1)
-        return forward(task, pixels, labels)
-
-    monkeypatch.setattr(ReIDTask, 'forward', stop)
-    with pytest.raises(KeyboardInterrupt):
-        train(recipe, data, out)
-    monkeypatch.setattr(ReIDTask, 'forward', forward)
-    train(recipe, data, out)
 
 
 class TestTrunk:
