@@ -77,6 +77,24 @@ class TestInput:
         assert there == {row.key for row in gallery_rows() if row.time >= 10 * HOUR}
 
 
+class TestWritersOfOneRow:
+    def test_a_new_vehicle_leaves_what_another_writes_meanwhile(self, gallery, monkeypatch):
+        row = next(row for row in gallery_rows() if row.track == 'track 3')
+        newer = dataclasses.replace(row, vector=unit(1, seed=9)[0], camera='moved', mtime_ns=row.mtime_ns + 1)
+        other, store, scan = Gallery(gallery.uri), gallery._store, gallery._store.scan
+
+        def scan_and_wait(*args):
+            yield from list(scan(*args))
+            monkeypatch.undo()
+            other.add([newer])
+
+        monkeypatch.setattr(store, 'scan', scan_and_wait)
+        assert gallery.set_vehicles({'track 3': 77}) == 4
+        found = next(gallery.rows(Filter(keys=[row.key]), ('camera', 'vehicle', 'vector', 'thumbnail')))
+        assert (found.camera, found.vehicle, found.thumbnail) == ('moved', 77, row.thumbnail)
+        np.testing.assert_array_equal(found.vector, newer.vector)
+
+
 class TestPlaces:
     def test_no_gallery(self, tmp_path):
         with pytest.raises(FileNotFoundError, match='no gallery; make one with'):

@@ -101,6 +101,15 @@ class TestRows:
             assert after[row.key].thumbnail == row.thumbnail
         assert changed == 4
 
+    def test_vehicles_of_more_tracks_and_keys_than_one_filter_names(self, gallery):
+        gallery.add([GalleryRow(f'{index}.png', vector, track=f't{index}') for index, vector in enumerate(unit(1500))])
+        assert gallery.set_vehicles({f't{index}': index % 7 for index in range(1200)}) == 1200
+        assert gallery.set_vehicles({f't{index}': index % 7 for index in range(1200)}) == 0
+        assert gallery.set_vehicles({f'{index}.png': None for index in range(700)}) == 700
+        found = {row.key: row.vehicle for row in gallery.rows() if row.key.endswith('.png')}
+        expected = {f'{i}.png': None if i < 700 or i >= 1200 else i % 7 for i in range(1500)}
+        assert found == expected
+
     def test_remove_and_info(self, gallery):
         assert gallery.remove(Filter(cameras=['camera 1'])) == 20
         info = json.loads(json.dumps(gallery.info()))

@@ -21,7 +21,7 @@ from .filters import Filter
 from .ranking import GalleryMatch
 from .rows import COLUMNS, DTYPES, LIGHT, GalleryRow, to_columns, to_rows, unit_vectors
 from .store import Store, StoreError, create_store, open_store
-from .vehicles import changed_rows, summary
+from .vehicles import changed_vehicles, summary
 
 __all__ = ['EXACT_LIMIT', 'AddReport', 'Gallery', 'GalleryMatch', 'OptimizeReport', 'is_exact']
 
@@ -235,13 +235,14 @@ class Gallery:
 
         Args:
             vehicles: name of a track, or key of a row -> vehicle, or None for unknown. A key comes before its track.
+                Nothing else of a row is written, so that what other processes write meanwhile stays (Milvus: the row
+                is read and written whole).
         """
         changed = 0
-        for rows in changed_rows(self, vehicles, _NAMES):
+        for keys, numbers in changed_vehicles(self, vehicles, _NAMES):
             if self._store:
-                self._store.upsert(to_columns(rows))
+                changed += self._store.set_vehicles(keys, numbers)
                 self._committed(self._store)
-                changed += len(rows)
         return changed
 
     def search(

@@ -22,14 +22,17 @@ _REASONS = (
         r'|signaturedoesnotmatch|permission denied',
         'access is forbidden; check the credentials and rights',
     ),
-    (r'nosuchbucket|bucket .{0,40}not exist|bucket .{0,40}not found', 'there is no such bucket'),
+    (
+        r'nosuchbucket|(bucket|container) .{0,40}not (exist|found)|containernotfound',
+        'there is no such bucket or container',
+    ),
     (
         r'credential|imds|169\.254\.169\.254',
         'there are no credentials for it; set those of the cloud in the environment, such as AWS_ACCESS_KEY_ID',
     ),
     (
-        r'error sending request|connection refused|connect error|dns error|timed? ?out|error trying to connect'
-        r'|network unreachable|failed to resolve|unreachable',
+        r'error sending request|connection refused|connect error|dns error|timed out|\btimeout\b'
+        r'|error trying to connect|network unreachable|failed to resolve|unreachable',
         'it cannot be reached; check the address and the network',
     ),
     (r'commit conflict|conflict', 'other processes wrote to it all the time; try again'),

@@ -7,16 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .filters import Filter, show_time
-from .rows import COLUMNS, Columns, GalleryRow
+from .rows import Columns, GalleryRow
 
 if TYPE_CHECKING:
     from .gallery import Gallery
 
-__all__ = ['changed_rows', 'summary']
+__all__ = ['changed_vehicles', 'summary']
 
 
-def changed_rows(gallery: Gallery, vehicles: Mapping[str, int | None], names: int) -> Iterator[list[GalleryRow]]:
-    """The rows that `vehicles` changes, whole and with their new vehicle, at most `names` at once.
+def changed_vehicles(
+    gallery: Gallery, vehicles: Mapping[str, int | None], names: int
+) -> Iterator[tuple[list[str], list[int | None]]]:
+    """Keys of the rows that `vehicles` changes, and their new vehicles, of at most `names` tracks or keys at once.
 
     Args:
         gallery: where they are.
@@ -27,17 +29,13 @@ def changed_rows(gallery: Gallery, vehicles: Mapping[str, int | None], names: in
     for start in range(0, len(ordered), names):
         some = ordered[start : start + names]
         for where in (Filter(tracks=some), Filter(keys=some)):
-            changed = [
-                row.key
+            changed = {
+                row.key: vehicle
                 for row in gallery.rows(where, ('track', 'vehicle'))
-                if row.vehicle != _vehicle_of(row, vehicles)
-            ]
-            for first in range(0, len(changed), names):
-                rows = list(gallery.rows(Filter(keys=changed[first : first + names]), COLUMNS))
-                for row in rows:
-                    row.vehicle = _vehicle_of(row, vehicles)
-                if rows:
-                    yield rows
+                if (vehicle := _vehicle_of(row, vehicles)) != row.vehicle
+            }
+            if changed:
+                yield list(changed), list(changed.values())
 
 
 def _vehicle_of(row: GalleryRow, vehicles: Mapping[str, int | None]) -> int | None:
