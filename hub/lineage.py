@@ -175,7 +175,9 @@ def _describe_length(recipe: Recipe) -> str:
     size = recipe.data.image_size
     if not epochs:
         return f'a whitening fitted to {recipe.run.whiten_images:,} images, no step'
-    return f'{epochs} epoch{"s" * (epochs != 1)}' + (f' at {size[0]} x {size[1]} pixels' if size else '')
+    before = ''.join(f', the first {n} at {side} pixels' for n, side in recipe.schedule.early_sizes[:1])
+    before += ''.join(f', {n} at {side}' for n, side in recipe.schedule.early_sizes[1:])
+    return f'{epochs} epoch{"s" * (epochs != 1)}' + (f' at {size[0]} x {size[1]} pixels{before}' if size else '')
 
 
 def _images(run: TrainingRun) -> list[dict[str, Any]]:

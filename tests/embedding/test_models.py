@@ -64,7 +64,7 @@ class TestByName:
         [
             ({'model': 'dpa_resnet19'}, ValueError, 'dpa_resnet19.*timm-dpa models'),
             ({'model': 'dpa_resnet18.none'}, ValueError, r'dpa_resnet18\.none'),
-            ({'model': 'dpa_resnet18', 'pretrained': True}, ValueError, 'No pretrained weights'),
+            ({'model': 'cpa_resnet18', 'pretrained': True}, ValueError, 'No pretrained weights'),
             ({'model': 'dpa_resnet18', 'pretrained': 'none.pth'}, FileNotFoundError, r'none\.pth'),
             ({'model': 'local-dir:/none'}, FileNotFoundError, '/none'),
             ({'model': 'dpa_resnet18', 'precision': 'fp8'}, ValueError, 'auto, fp32, bf16, fp16'),
