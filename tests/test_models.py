@@ -61,7 +61,7 @@ class TestRegistration:
         assert all(type(module) is ATTENTIONS[attn] for module in found.values())
 
     def test_data_config_squashes_to_256_with_imagenet_statistics(self):
-        config = resolve_data_config(model=timm.create_model('dpa_resnet18', device='meta'))
+        config = resolve_data_config(model=timm.create_model('cpa_resnet18', device='meta'))
         assert config['input_size'] == (3, 256, 256)
         assert (config['crop_mode'], config['crop_pct'], config['interpolation']) == ('squash', 1.0, 'bicubic')
         assert config['mean'] == (0.485, 0.456, 0.406)

@@ -15,7 +15,7 @@ from timm_dpa.cli.main import main
 from timm_dpa.embedding.extractor import FeatureExtractor
 
 #: two models, the second with one vehicle only
-SMALL = ['demo', '--out', 'new/demo', '--model', 'dpa_resnet18', '--ids', '6', '--images-per-id', '8']
+SMALL = ['demo', '--out', 'new/demo', '--model', 'cpa_resnet18', '--ids', '6', '--images-per-id', '8']
 PICTURES = ('cmc.png', 'heat_maps.png', 'ranks.png', 'vehicles.png')
 
 
@@ -59,8 +59,8 @@ def test_files_and_what_is_said_of_them(first):
 def test_it_is_honest(first):
     printed = first[1].stdout
     assert 'on 6 rendered vehicles: synthetic images' in printed
-    assert 'dpa_resnet18 has no released weights. These are random: ' in printed
-    assert printed.count("--names 'dpa_resnet18, random weights'") == 3  # the figures say so, too
+    assert 'cpa_resnet18 has no released weights. These are random: ' in printed
+    assert printed.count("--names 'cpa_resnet18, random weights'") == 3  # the figures say so, too
 
 
 def test_metrics_are_those_of_the_pictures(first):
@@ -68,7 +68,7 @@ def test_metrics_are_those_of_the_pictures(first):
     folder, done = first
     root = folder / 'new/demo/vehicles'
     paths = [sorted((root / f'image_{part}').iterdir()) for part in ('query', 'test')]
-    vectors = FeatureExtractor('dpa_resnet18', False)([str(path) for part in paths for path in part])
+    vectors = FeatureExtractor('cpa_resnet18', False)([str(path) for part in paths for path in part])
     query, gallery = np.split(vectors.astype(np.float64), [len(paths[0])])
     names = [np.array([path.name.split('_')[:2] for path in part]) for part in paths]
     ranks, precisions, penalties = [], [], []
@@ -89,7 +89,7 @@ def test_metrics_are_those_of_the_pictures(first):
         f'{name} {100 * written["metrics"][key]:.1f} %'
         for name, key in (('Rank-1', 'rank1'), ('mAP', 'mAP'), ('mINP', 'mINP'))
     )
-    assert f'\ndpa_resnet18: {printed}\n' in done.stdout
+    assert f'\ncpa_resnet18: {printed}\n' in done.stdout
 
 
 def test_again_renders_nothing_and_leaves_other_files_alone(first):

@@ -27,10 +27,10 @@ from timm_dpa.embedding.files import load_embeddings
 from timm_dpa.train.data.toy_vehicles import draw_vehicle
 
 COMMAND = [sys.executable, '-m', 'timm_dpa.cli']
-MODEL = ['--model', 'dpa_resnet18', '--image-size', '64', '--precision', 'fp32', '--device', 'cpu']
+MODEL = ['--model', 'cpa_resnet18', '--image-size', '64', '--precision', 'fp32', '--device', 'cpu']
 #: a busy machine must not decide how long this takes
 ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'LC_ALL': 'C.UTF-8'}
-RANDOM = 'timm-dpa: dpa_resnet18 has no released weights: random weights, good for trying things out only\n'
+RANDOM = 'timm-dpa: cpa_resnet18 has no released weights: random weights, good for trying things out only\n'
 
 
 @pytest.fixture(scope='module')
@@ -90,7 +90,7 @@ class TestEmbed:
         assert (status, errors) == (0, '')
         assert printed == f'6 images embedded\n6 embeddings in {out}\n'
         stored = load_embeddings(out)
-        expected = FeatureExtractor('dpa_resnet18', False, 'cpu', 'fp32', image_size=64)(crops)
+        expected = FeatureExtractor('cpa_resnet18', False, 'cpu', 'fp32', image_size=64)(crops)
         np.testing.assert_allclose(stored.vectors, expected, atol=1e-5)
         assert stored.names == sorted(str(path) for path in crops.iterdir())
         assert run('embed', crops, '--out', out, *MODEL)[1].startswith(
@@ -125,7 +125,7 @@ class TestEmbed:
         status, printed, _ = run('embed', crops, '--out', tmp_path / 'a.npy', *MODEL)
         assert status == 0
         assert printed.endswith(f'6 embeddings in {tmp_path}/a.npy, their names in {tmp_path}/a.names.json\n')
-        expected = FeatureExtractor('dpa_resnet18', False, 'cpu', 'fp32', image_size=64)(crops)
+        expected = FeatureExtractor('cpa_resnet18', False, 'cpu', 'fp32', image_size=64)(crops)
         np.testing.assert_allclose(np.load(tmp_path / 'a.npy'), expected, atol=1e-5)
         assert sorted(os.listdir(tmp_path)) == ['a.names.json', 'a.npy']
 
@@ -159,7 +159,7 @@ class TestEmbed:
         assert run('search', '--query', crops / '0_0.png', '--gallery', out, '--device', 'cpu')[0] == 0
 
     def test_nan_weights(self, run, crops, tmp_path):
-        state = timm.create_model('dpa_resnet18').state_dict()
+        state = timm.create_model('cpa_resnet18').state_dict()
         state['layer1.0.conv1.weight'][0] = torch.nan
         torch.save(state, tmp_path / 'nan.pth')
         out = tmp_path / 'a.safetensors'
@@ -185,7 +185,7 @@ class TestErrors:
         'numbers as gallery': ('search --query {crops}/0_0.png --gallery {tmp}/a.npy', 'use the .safetensors file'),
         'no pixels': ('embed {crops} --out {tmp}/a --max-pixels 0', 'max_pixels must be at least 1'),
         'out has other images': ('embed {crops}/0_0.png --out {vectors}', '5 images not in this run'),
-        'out is of another model': ('embed {crops} --out {vectors} --model reid_resnet18', 'made with dpa_resnet18'),
+        'out is of another model': ('embed {crops} --out {vectors} --model reid_resnet18', 'made with cpa_resnet18'),
         'unknown model': ('embed {crops} --out {tmp}/a --model dpa_resnet19', 'timm-dpa models'),
         'unknown tag': ('embed {crops} --out {tmp}/a --model dpa_resnet18.none', 'dpa_resnet18; timm-dpa models'),
         'unknown device': ('embed {crops} --out {tmp}/a --device gpu', 'device gpu'),

@@ -22,11 +22,11 @@ class TestByName:
     def test_random_weights_are_the_same_in_every_run(self, images, caplog):
         state = torch.get_rng_state()
         with caplog.at_level(logging.WARNING):
-            first = FeatureExtractor('dpa_resnet18', precision='fp32', image_size=SIZE)
+            first = FeatureExtractor('cpa_resnet18', precision='fp32', image_size=SIZE)
         assert 'random weights' in caplog.text
         assert torch.equal(torch.get_rng_state(), state)
         torch.manual_seed(99)
-        second = FeatureExtractor('dpa_resnet18', pretrained=False, precision='fp32', image_size=SIZE)
+        second = FeatureExtractor('cpa_resnet18', pretrained=False, precision='fp32', image_size=SIZE)
         assert first.describe() == second.describe()
         assert_same(first(images[:2]), second(images[:2]), 1e-7)
 

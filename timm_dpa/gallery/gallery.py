@@ -235,8 +235,7 @@ class Gallery:
 
         Args:
             vehicles: name of a track, or key of a row -> vehicle, or None for unknown. A key comes before its track.
-                Nothing else of a row is written, so that what other processes write meanwhile stays (Milvus: the row
-                is read and written whole).
+                Nothing else of a row is written, and what others write meanwhile stays; Milvus writes the whole row.
         """
         changed = 0
         for keys, numbers in changed_vehicles(self, vehicles, _NAMES):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..recipes.recipe import Recipe
 from .distributed import Processes
 from .fine_tuning import Anchor, create_teacher, freeze_for_good, interpolate, keep_statistics
 from .schedule import LearningRate, create_optimizer, freeze_backbone
+from .targets import load_targets
 from .task import ReIDTask
 
 __all__ = ['Learner']
@@ -40,6 +42,7 @@ class Learner:
         optimizer: of its parameters.
         autocast: dtype of autocast; None for float32.
         step: how many were taken.
+        targets: `(N, D)` embeddings that `loss.pull` pulls to, of all images, see `load_targets`; None without files.
 
     Raises:
         ValueError: values of the recipe that do not fit together, the network or the device.
@@ -77,6 +80,19 @@ class Learner:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.autocast == torch.float16)
         self.step = 0
         self.frozen = False
+        self.targets: torch.Tensor | None = None
+
+    def load_targets(self, paths: Sequence[str]) -> None:
+        """Read the embeddings that `loss.targets` wants of the training images, if it names files.
+
+        Args:
+            paths: of the images, row by row.
+
+        Raises:
+            FileNotFoundError, ValueError: see `targets.load_targets`.
+        """
+        if self.recipe.loss.targets:
+            self.targets = load_targets(self.recipe.loss, paths, int(self.model.head_hidden_size))  # type: ignore[arg-type]
 
     @property
     def learning_rate(self) -> float:
@@ -139,25 +155,25 @@ class Learner:
         self,
         pixels: torch.Tensor,
         labels: torch.Tensor,
+        rows: torch.Tensor,
         parts: int,
         last: bool,
-        wanted: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Add the gradients of a batch.
 
         Args:
             pixels: `(B, 3, H, W)`, normalized.
             labels: `(B,)`.
+            rows: `(B,)`, those of the images in `targets`.
             parts: batches of the step, by whose number the loss is divided.
             last: whether it is the last of them, after which the processes add up their gradients.
-            wanted: `(B, D)`, see `LossRecipe.targets`.
 
         Returns:
             The losses without graph, see `ReIDTask.forward`.
         """
         pixels = pixels.to(self.device, non_blocking=True, memory_format=self.memory_format)
         labels = labels.to(self.device, non_blocking=True)
-        wanted = None if wanted is None else wanted.to(self.device, non_blocking=True)
+        wanted = None if self.targets is None else self.targets[rows].to(self.device, non_blocking=True)
         with nullcontext() if last else self.task.no_sync():
             with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
                 result = self.task(pixels, labels, wanted)

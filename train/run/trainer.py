@@ -30,7 +30,6 @@ from .interrupts import Interrupts
 from .learner import Learner
 from .log import RunLog
 from .networks import create_network, start_network
-from .targets import load_targets
 from .whitening import fit_whitening
 
 __all__ = ['TrainResult', 'Trainer', 'train']
@@ -135,8 +134,7 @@ class Trainer:
         self.batches = TrainingBatches(sources, recipe, resolve_data_config(model=model), processes)
         steps = -(-len(self.batches) // recipe.batch.accumulate)
         self.learner = Learner(recipe, model, start, steps, processes)
-        width = self.learner.model.head_hidden_size
-        self.targets = load_targets(recipe.loss, sources.paths, width) if recipe.loss.targets else None
+        self.learner.load_targets(sources.paths)
         size = self.batches.image_size
         self.evaluations = RunEvaluations(recipe, data, folder, processes, size, progress)
         self.epoch = self.batch = self.saved_step = 0
@@ -299,15 +297,14 @@ class Trainer:
         since, images = time.perf_counter(), 0
         recent: dict[str, torch.Tensor] = {}
         counted = 0
-        given = self.batches.epoch(self.epoch, self.batch) if batches is None else batches
-        for pixels, labels, rows, messages in given:
-            for message in messages:
+        for batch in self.batches.epoch(self.epoch, self.batch) if batches is None else batches:
+            for message in batch[-1]:
                 self.log.say(f'skipped: {message}')
             first = self.batch % recipe.batch.accumulate == 0
             last = (self.batch + 1) % recipe.batch.accumulate == 0 or self.batch + 1 == length
             if first:
                 self.learner.begin_step()
-            for key, value in self._backward(pixels, labels, rows, last).items():
+            for key, value in self._backward(batch, last).items():
                 recent[key] = recent[key] + value if key in recent else value
             counted += 1
             self.batch += 1
@@ -330,15 +327,12 @@ class Trainer:
                 self.log.say(f'interrupted at step {self.learner.step}, checkpoint written')
                 raise KeyboardInterrupt
 
-    def _backward(
-        self, pixels: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor, last: bool
-    ) -> dict[str, torch.Tensor]:
+    def _backward(self, batch: Batch, last: bool) -> dict[str, torch.Tensor]:
         run, accumulate = self.recipe.run, self.recipe.batch.accumulate
         # state of its own for each batch: what happens in between, such as an evaluation, changes nothing
         torch.manual_seed(derive_seed(run.seed, 1 + self.processes.rank, self.epoch, self.batch))
         parts = min(accumulate, len(self.batches) - (self.batch - self.batch % accumulate))
-        wanted = None if self.targets is None else self.targets[rows]
-        losses = self.learner.backward(pixels, labels, parts, last, wanted)
+        losses = self.learner.backward(*batch[:3], parts, last)
         if self.processes.device.type == 'cpu':  # elsewhere asking would make the device wait; see _note
             self._check_finite({key: float(value) for key, value in losses.items()})
         return losses

@@ -62,7 +62,8 @@ class TestSources:
         paths = [path for source in found.sources for path in source.train.paths]
         assert len(images) == len(paths) == len(labels)
         for row in (0, 71, 72, 113, 114, 128):
-            pixels, label, message = images[row, 5]
+            pixels, label, read, message = images[row, 5]
+            assert read == row
             assert (label, message) == (labels[row], '')
             expected = torch.from_numpy(np.array(Image.open(paths[row]).convert('RGB'))).permute(2, 0, 1) / 127.5 - 1
             torch.testing.assert_close(pixels, expected, atol=1e-5, rtol=0)
@@ -224,9 +225,9 @@ class TestRuns:
         seen = []
         forward = ReIDTask.forward
 
-        def watch(task, pixels, labels):
+        def watch(task, pixels, labels, *wanted):
             seen.extend(labels.tolist())
-            return forward(task, pixels, labels)
+            return forward(task, pixels, labels, *wanted)
 
         monkeypatch.setattr(ReIDTask, 'forward', watch)
         train(quick('schedule.epochs=1', 'data.workers=2', f'data.mix=[{rendered}]'), data, tmp_path / 'run')

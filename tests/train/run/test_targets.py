@@ -122,7 +122,7 @@ class TestRun:
     def test_comes_near_the_targets_and_resumes_bit_for_bit(self, data, teacher, tmp_path, monkeypatch):
         file = teacher[1]
         recipe = quick(
-            'schedule.epochs=20',
+            'schedule.epochs=40',
             'run.evaluate_every=0',
             'run.checkpoint_every=0',
             'model.name=reid_resnet18',

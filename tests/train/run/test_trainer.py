@@ -166,9 +166,9 @@ class TestOptions:
         seen = []
         forward = ReIDTask.forward
 
-        def watch(task, pixels, labels):
+        def watch(task, pixels, labels, *wanted):
             seen.append(tuple(pixels.shape[2:]))
-            return forward(task, pixels, labels)
+            return forward(task, pixels, labels, *wanted)
 
         monkeypatch.setattr(ReIDTask, 'forward', watch)
         train(recipe, data, tmp_path / 'whole')
@@ -177,10 +177,10 @@ class TestOptions:
         config = json.loads((tmp_path / 'whole' / 'model' / 'config.json').read_text())
         assert config['pretrained_cfg']['input_size'] == [3, 48, 48]
 
-        def stop(task, pixels, labels):
+        def stop(task, pixels, labels, *wanted):
             if pixels.shape[2] == 48:
                 raise KeyboardInterrupt
-            return forward(task, pixels, labels)
+            return forward(task, pixels, labels, *wanted)
 
         monkeypatch.setattr(ReIDTask, 'forward', stop)
         with pytest.raises(KeyboardInterrupt):
