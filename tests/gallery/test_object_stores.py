@@ -6,7 +6,6 @@ S3 is moto's server. Azure Blob Storage is Microsoft's emulator Azurite, a packa
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 from tests.gallery.test_faults import worker
 from tests.support.galleries import gallery_rows, open_gallery, unit
 from tests.support.gallery_worker import ROWS
+from tests.support.ports import free_port, wait_for_port
 from timm_dpa.gallery.filters import Filter
 from timm_dpa.gallery.gallery import Gallery
 from timm_dpa.gallery.store import StoreError
@@ -48,20 +48,11 @@ def server(command, port, **environment):
         [*command, str(port)], env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        for _ in range(240):
-            with socket.socket() as probe:
-                if not probe.connect_ex(('127.0.0.1', port)):
-                    break
-            time.sleep(0.5)
+        wait_for_port(port, process)
         yield
     finally:
         process.kill()
         process.wait()
-
-
-def free_port():
-    with socket.create_server(('127.0.0.1', 0)) as free:
-        return free.getsockname()[1]
 
 
 @contextmanager

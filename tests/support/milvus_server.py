@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
+
+from tests.support.ports import free_port, wait_for_port
 
 
 class MilvusServer:
@@ -22,8 +22,7 @@ class MilvusServer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None
-        with socket.create_server(('127.0.0.1', 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f'http://127.0.0.1:{self.port}'
 
     def __enter__(self) -> MilvusServer:
@@ -42,14 +41,7 @@ class MilvusServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        for _ in range(240):
-            with socket.socket() as probe:
-                if not probe.connect_ex(('127.0.0.1', self.port)):
-                    return
-            if self.process.poll() is not None:
-                break
-            time.sleep(0.25)
-        raise RuntimeError('milvus-lite server does not start')
+        wait_for_port(self.port, self.process)
 
     def kill(self) -> None:
         assert self.process is not None

@@ -238,9 +238,9 @@ class Gallery:
                 Nothing else of a row is written, and what others write meanwhile stays; Milvus writes the whole row.
         """
         changed = 0
-        for keys, numbers in changed_vehicles(self, vehicles, _NAMES):
+        for rows in changed_vehicles(self, vehicles, _NAMES):
             if self._store:
-                changed += self._store.set_vehicles(keys, numbers)
+                changed += self._store.set_vehicles(rows)
                 self._committed(self._store)
         return changed
 

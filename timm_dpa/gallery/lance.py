@@ -165,10 +165,10 @@ class LanceStore:
         result = self._commit(merge)
         return int(result.num_inserted_rows), int(result.num_updated_rows)
 
-    def set_vehicles(self, keys: Sequence[str], vehicles: Sequence[int | None]) -> int:
+    def set_vehicles(self, vehicles: Mapping[str, int | None]) -> int:
         pa: Any = importlib.import_module('pyarrow')
         schema = pa.schema([self._schema.field('key'), self._schema.field('vehicle')])
-        data = pa.Table.from_pydict({'key': list(keys), 'vehicle': list(vehicles)}, schema=schema)
+        data = pa.Table.from_pydict({'key': list(vehicles), 'vehicle': list(vehicles.values())}, schema=schema)
         merge = self._table.merge_insert('key').when_matched_update_all()
         return int(self._commit(lambda: merge.execute(data)).num_updated_rows)
 

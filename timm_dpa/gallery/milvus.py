@@ -166,12 +166,12 @@ class MilvusStore:
                 self._client.upsert(self._name, part)
         return len(ids) - stored, stored
 
-    def set_vehicles(self, keys: Sequence[str], vehicles: Sequence[int | None]) -> int:
+    def set_vehicles(self, vehicles: Mapping[str, int | None]) -> int:
         """See `Store.set_vehicles`. Rows are read and written whole, as servers before 2.6 write no single columns."""
-        number, changed = dict(zip(keys, vehicles, strict=True)), 0
+        keys, changed = list(vehicles), 0
         for start in range(0, len(keys), _IDS):
-            for rows in list(self.scan(Filter(keys=list(keys[start : start + _IDS])), COLUMNS)):
-                changed += self.upsert({**rows, 'vehicle': [number[key] for key in rows['key']]})[1]
+            for rows in list(self.scan(Filter(keys=keys[start : start + _IDS]), COLUMNS)):
+                changed += self.upsert({**rows, 'vehicle': [vehicles[key] for key in rows['key']]})[1]
         return changed
 
     def delete(self, where: Filter) -> int:

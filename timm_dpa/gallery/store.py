@@ -40,8 +40,8 @@ class Store(Protocol):
         """Write rows, all columns of them, whose keys differ from each other; returns how many were new and how many
         took the place of a row. All of them are there afterwards, or none."""
 
-    def set_vehicles(self, keys: Sequence[str], vehicles: Sequence[int | None]) -> int:
-        """Write the vehicle of rows, and of those that are there only; returns how many."""
+    def set_vehicles(self, vehicles: Mapping[str, int | None]) -> int:
+        """Write the vehicle of rows, key -> vehicle, and of those that are there only; returns how many."""
 
     def delete(self, where: Filter) -> int:
         """Remove rows; returns how many. `where` restricts something."""

@@ -17,8 +17,8 @@ __all__ = ['changed_vehicles', 'summary']
 
 def changed_vehicles(
     gallery: Gallery, vehicles: Mapping[str, int | None], names: int
-) -> Iterator[tuple[list[str], list[int | None]]]:
-    """Keys of the rows that `vehicles` changes, and their new vehicles, of at most `names` tracks or keys at once.
+) -> Iterator[dict[str, int | None]]:
+    """Keys of the rows that `vehicles` changes -> their new vehicles, of at most `names` tracks or keys at once.
 
     Args:
         gallery: where they are.
@@ -35,7 +35,7 @@ def changed_vehicles(
                 if (vehicle := _vehicle_of(row, vehicles)) != row.vehicle
             }
             if changed:
-                yield list(changed), list(changed.values())
+                yield changed
 
 
 def _vehicle_of(row: GalleryRow, vehicles: Mapping[str, int | None]) -> int | None:

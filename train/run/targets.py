@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from timm_dpa.embedding.embed import file_stamp
 from timm_dpa.embedding.files import load_embeddings
 
 from ..recipes.recipe import LossRecipe
@@ -33,15 +34,15 @@ def load_targets(loss: LossRecipe, paths: Sequence[str], width: int) -> torch.Te
     """
     vectors: list[np.ndarray] = []
     places: dict[str, tuple[int, tuple[int, int]]] = {}
-    weights = ''
+    weights = set()
     for file in loss.targets:
         content = load_embeddings(file)
         model = content.metadata.get('model', 'an unknown model')
         if model != loss.teacher:
             raise ValueError(f'loss.targets: {file} is of {model}, not of loss.teacher={loss.teacher}')
-        if content.metadata.get('network_sha256') != (weights or content.metadata.get('network_sha256')):
+        weights.add(content.metadata.get('network_sha256'))
+        if len(weights) > 1:
             raise ValueError(f'loss.targets: {file} was made with other weights than {loss.targets[0]}')
-        weights = content.metadata.get('network_sha256', '')
         first = sum(map(len, vectors))
         for row, (name, stamp) in enumerate(zip(content.names, content.stamps.tolist(), strict=True), first):
             places[os.path.realpath(name)] = (row, (int(stamp[0]), int(stamp[1])))
@@ -53,10 +54,10 @@ def load_targets(loss: LossRecipe, paths: Sequence[str], width: int) -> torch.Te
             raise ValueError(
                 f'loss.targets: {path} is in none of the files; add it with timm-dpa embed, from the same folder'
             )
-        status = os.stat(path)
-        if found[1] != (status.st_size, status.st_mtime_ns):
+        row, stamp = found
+        if stamp != file_stamp(path):
             raise ValueError(f'loss.targets: {path} has changed since its embedding was made; run timm-dpa embed again')
-        rows.append(found[0])
+        rows.append(row)
     return torch.from_numpy(main_directions(np.concatenate(vectors)[rows], width))
 
 

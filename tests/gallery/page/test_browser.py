@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import socket
 import zipfile
 from pathlib import Path
 
@@ -12,17 +11,12 @@ from PIL import Image
 
 from tests.support.browser import Visit, open_browser
 from tests.support.page import CAMERAS, drawn_page
+from tests.support.ports import free_port
 from timm_dpa.gallery.page.access import Limits
 from timm_dpa.train.data.datasets import load_data
 from timm_dpa.train.data.toy_vehicles import draw_vehicle
 
 pytestmark = pytest.mark.integrations
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        return listener.getsockname()[1]
 
 
 @pytest.fixture(scope='module')

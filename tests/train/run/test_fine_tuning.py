@@ -15,7 +15,6 @@ from torch import nn
 
 from tests.support.models import tiny
 from tests.support.runs import QUICK, interrupted, quick
-from tests.support.vehicles import write_vehicles
 from timm_dpa import FeatureExtractor
 from timm_dpa.cli.main import main
 from timm_dpa.hub.folder import build_folder
@@ -32,11 +31,6 @@ from timm_dpa.train.run.trainer import train
 from timm_dpa.train.run.whitening import whitening_matrix
 
 STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked')
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_vehicles(tmp_path_factory.mktemp('data') / 'vehicles', identities=18, images=6)
 
 
 @pytest.fixture(scope='module')

@@ -21,11 +21,6 @@ from timm_dpa.train.run.trainer import Trainer, train
 
 
 @pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_vehicles(tmp_path_factory.mktemp('data') / 'vehicles', identities=18, images=6)
-
-
-@pytest.fixture(scope='module')
 def finished(data, tmp_path_factory):
     out = tmp_path_factory.mktemp('runs') / 'finished'
     train(quick('schedule.epochs=1', 'run.tensorboard=true'), data, out)

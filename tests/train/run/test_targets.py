@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.ranking_reference import cosine_distances
 from tests.support.runs import interrupted, quick
 from tests.support.vehicles import write_vehicles
 from timm_dpa import FeatureExtractor
@@ -21,9 +22,7 @@ from timm_dpa.train.run.trainer import train
 
 
 def cosines(vectors):
-    vectors = vectors.astype(np.float64)
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return unit @ unit.T
+    return 1 - cosine_distances(vectors, vectors)
 
 
 class TestDirections:
@@ -45,11 +44,6 @@ class TestDirections:
         vectors = rng.standard_normal((2000, 64)) * 0.8 ** np.arange(64)
         spread = main_directions(vectors, 16).std(0)
         assert spread.max() / spread.min() < 5  # before, 0.8 ** 15: 28
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return write_vehicles(tmp_path_factory.mktemp('data') / 'vehicles', identities=18, images=6)
 
 
 @pytest.fixture(scope='module')

@@ -34,11 +34,6 @@ from timm_dpa.train.samplers import IdentitySampler
 
 
 @pytest.fixture(scope='module')
-def data(tmp_path_factory) -> Path:
-    return write_vehicles(tmp_path_factory.mktemp('data') / 'vehicles', identities=18, images=6)
-
-
-@pytest.fixture(scope='module')
 def finished(data, tmp_path_factory) -> Path:
     """An uninterrupted run."""
     out = tmp_path_factory.mktemp('runs') / 'whole'
