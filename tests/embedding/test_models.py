@@ -35,6 +35,19 @@ class TestByName:
         assert_same(extractor(images), expected)
         assert extractor.origin == {'source': 'dpa_resnet18', 'checkpoint': str(weights)}
 
+    def test_only_released_weights_are_called_by_their_tag(self, weights):
+        def names(*models, **options):
+            return {FeatureExtractor(model, device='cpu', **options).describe()['model'] for model in models}
+
+        name = 'dpa_resnet18.rendered_kit'
+        assert names('dpa_resnet18', name, timm.create_model(name, pretrained=True)) == {name}
+        assert names('dpa_resnet18', name, pretrained=False) == {'dpa_resnet18'}
+        assert names('dpa_resnet18', name, pretrained=weights) == {'dpa_resnet18'}
+        assert names(timm.create_model(name), make_model()) == {'dpa_resnet18'}
+        assert names('resnet18.a1_in1k', pretrained=False) == {'resnet18'}
+        # the configuration that timm registered still says what it is of
+        assert timm.get_pretrained_cfg('dpa_resnet18').tag == 'rendered_kit'
+
     def test_a_model_folder(self, tmp_path, images, expected, monkeypatch):
         timm.models.save_for_hf(make_model(), tmp_path / 'mine', safe_serialization=True)
         monkeypatch.chdir(tmp_path)

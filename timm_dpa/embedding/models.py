@@ -114,6 +114,7 @@ def create_embedding_model(
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)  # a gallery and a query of two runs must meet the same weights
             model = _create(name, pretrained=False)
+        model.pretrained_cfg['tag'] = ''  # as for our own models
         if pretrained:
             load_weights(model, pretrained)
         elif pretrained is None:

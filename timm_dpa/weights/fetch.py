@@ -90,7 +90,9 @@ def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any)
     if kwargs.get('pretrained_cfg') == WHITEN_TAG:
         kwargs.setdefault('whiten', True)
     if not pretrained:
-        return build_model_with_cfg(model_cls, variant, pretrained, **kwargs)
+        model = build_model_with_cfg(model_cls, variant, pretrained, **kwargs)
+        model.pretrained_cfg['tag'] = ''  # that of weights that it does not have
+        return model
     overlay = dict(kwargs.pop('pretrained_cfg_overlay', None) or {})
     cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), overlay)
     name = f'{variant}.{cfg.tag}' if cfg.tag else variant
