@@ -30,7 +30,8 @@ from .lineage import TrainingRun, training_sources
 
 __all__ = ['check_family', 'describe_release', 'refresh_release', 'release_member', 'release_model']
 
-_DEFAULTS = (('in_chans', 3), ('global_pool', 'gem'), ('whiten', True))  # weights bring a whitening along
+#: what a tag makes of its own; the last two come with the weights
+_DEFAULTS = (('in_chans', 3), ('global_pool', 'gem'), ('whiten', True), ('color_norm', True))
 #: of `config.json`: what timm's configuration of a tag can say
 _CFG_KEYS = ('input_size', 'pool_size', 'interpolation', 'crop_pct', 'crop_mode', 'mean', 'std', 'license')
 #: of a result: what the manifest leaves to the card

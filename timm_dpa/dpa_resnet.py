@@ -7,6 +7,7 @@ The backbone is timm's ResNet with last stride 1; the head is `ReIDHead` with Ge
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import nn
 
 from .attention import ATTN_TEXTS, create_stage_attn
 from .head import ReIDHead
+from .layers.color import ColorNorm
 from .layers.norm import InstanceBatchNorm2d
 from .weights.fetch import WHITEN_TAG, build_checked, locate_weights
 from .weights.manifest import Release, read_manifest
@@ -46,6 +48,8 @@ class ReIDResNet(ReIDHead, ResNet):
             makes the output a map `(B, C, H, W)`.
         ibn: IBN-a (Pan et al., ECCV 2018): the first norm of each block of stages 1-3 is instance norm on half of its
             channels, `InstanceBatchNorm2d`. ImageNet weights of a plain ResNet do not fit.
+        color_norm: normalization of each image by its own colors before the stem, see `ColorNorm`. Weights that hold
+            one give the model one.
         whiten: a fixed linear map after the neck, see `Whitening`. Weights that hold one give the model one.
 
     Raises:
@@ -59,6 +63,7 @@ class ReIDResNet(ReIDHead, ResNet):
         layer2: nn.Sequential
         layer3: nn.Sequential
         layer4: nn.Sequential
+        color_norm: nn.Module
 
     def __init__(
         self,
@@ -73,6 +78,7 @@ class ReIDResNet(ReIDHead, ResNet):
         last_stride: int = 1,
         stem_pool_ceil: bool = False,
         ibn: bool = False,
+        color_norm: bool = False,
         whiten: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -95,6 +101,9 @@ class ReIDResNet(ReIDHead, ResNet):
         dd: dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__(block, layers, num_classes=0, global_pool='avg', **kwargs, **dd)
 
+        # the first of the children, which timm's features_only calls one after the other
+        first: dict[str, Any] = {'color_norm': ColorNorm(device=device) if color_norm else nn.Identity()}
+        self._modules = {**first, **self._modules}
         if stem_pool_ceil:
             self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True)
         if last_stride == 1:
@@ -131,6 +140,20 @@ class ReIDResNet(ReIDHead, ResNet):
                 module.stride = (1, 1)
         first.stride = 1
         self.feature_info[4]['reduction'] = self.feature_info[3]['reduction']
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """From images `(B, C, H, W)` the map after stage 4, `(B, D, h, w)`."""
+        return self._forward_stages(self.color_norm(x))
+
+    # TorchScript knows no super(), and takes a method by its name
+    _forward_stages = FunctionType(
+        ResNet.forward_features.__code__, ResNet.forward_features.__globals__, '_forward_stages'
+    )
+
+    @torch.jit.ignore
+    def forward_intermediates(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Like timm's `ResNet.forward_intermediates`."""
+        return super().forward_intermediates(self.color_norm(x), *args, **kwargs)
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
 from .head import ReIDHead
+from .layers.color import ColorNorm
 from .weights.fetch import build_checked
 
 __all__ = ['ReIDBackbone', 'reid_timm']
@@ -26,6 +27,7 @@ class ReIDBackbone(ReIDHead):
         num_classes: identities of the classifier; 0 makes the embedding the output.
         global_pool: of maps, `'gem'` or a pooling of timm (`'avg'`, `'max'`, `'avgmax'`, `'catavgmax'`).
         backbone_args: further arguments of the backbone, such as `{'img_size': 256}`.
+        color_norm: normalization of each image by its own colors before the backbone, see `ColorNorm`.
         whiten: a fixed linear map after the neck, see `Whitening`.
 
     Raises:
@@ -43,6 +45,7 @@ class ReIDBackbone(ReIDHead):
         in_chans: int = 3,
         drop_rate: float = 0.0,
         backbone_args: dict[str, Any] | None = None,
+        color_norm: bool = False,
         whiten: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -55,8 +58,10 @@ class ReIDBackbone(ReIDHead):
             'global_pool': global_pool,
             'drop_rate': drop_rate,
             'backbone_args': self.backbone_args,
+            **({'color_norm': True} if color_norm else {}),
             **({'whiten': True} if whiten else {}),
         }
+        self.color_norm: nn.Module = ColorNorm() if color_norm else nn.Identity()
         try:
             self.backbone = timm.create_model(backbone, num_classes=0, in_chans=in_chans, **self.backbone_args)
         except (RuntimeError, TypeError) as error:
@@ -110,7 +115,7 @@ class ReIDBackbone(ReIDHead):
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """From images `(B, C, H, W)` maps `(B, D, h, w)`; the pooled `(B, D)` of backbones that make tokens."""
-        x = self.backbone.forward_features(x)
+        x = self.backbone.forward_features(self.color_norm(x))
         if self.token_width:
             return self.backbone.forward_head(x, pre_logits=True)
         return x if self.feature_dim == 1 else x.permute(0, 3, 1, 2)

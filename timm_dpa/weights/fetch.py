@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from timm.models import PretrainedCfg, build_model_with_cfg, is_model_pretrained, resolve_pretrained_cfg
 from torch import nn
 
-from ..layers.whitening import WHITENING_KEY, holds_whitening
+from ..layers.optional import OPTIONAL_PARTS, held_parts, stored_parts
 from .checkpoint import fill, read_checkpoint, select_network
 from .hub_errors import explain
 from .manifest import Release, file_sha256, read_manifest
@@ -74,7 +74,8 @@ def _packaged_weights(release: Release) -> Path | None:
 def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any) -> Any:
     """`timm.models.build_model_with_cfg`, but weights from the Hub, or of this package, are checked first.
 
-    Weights that hold a whitening give the model one, unless the release or `whiten=False` leaves it out. The weights of
+    Weights that hold a whitening or a color normalization give the model one, unless the release, `whiten=False` or
+    `color_norm=False` leaves it out. `color_norm=True` adds one to weights without. The weights of
     a registered tag must have the SHA-256 that the manifest states, those of any other repository the one that the Hub
     states. Names and shapes must be those of the model, except for a classifier that is to be replaced. The model gets
     the thresholds that are known of the weights.
@@ -103,18 +104,23 @@ def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any)
     changed = False  # other embeddings than those of the release
     if found is not None:
         overlay.update(file=str(found), source='')
-        if holds_whitening(found):
-            has_whitening = not (release and release.weights_of)
-            changed = kwargs.setdefault('whiten', has_whitening) != has_whitening
+        held = stored_parts(found)
+        for part in OPTIONAL_PARTS:
+            own = part in held and not (part == 'whiten' and release and release.weights_of)
+            if part in held:
+                kwargs.setdefault(part, own)
+            changed |= bool(kwargs.get(part)) != own
     elif own_file:
         overlay.update(state_dict=read_checkpoint(own_file).weights)
-        if any(key.endswith(WHITENING_KEY) for key in overlay['state_dict']):
-            kwargs.setdefault('whiten', True)
+        for part in held_parts(overlay['state_dict']):
+            kwargs.setdefault(part, True)
 
     def check(weights: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
         weights, _ = select_network(weights, model.state_dict().keys(), source)
-        if kwargs.get('whiten') is False:
-            weights.pop(WHITENING_KEY, None)
+        left_out = tuple(f'{part}.' for part in OPTIONAL_PARTS if kwargs.get(part) is False)
+        # what is asked for and does not come with the weights is as it was made
+        new = {key: value for key, value in model.state_dict().items() if key.startswith('color_norm.')}
+        weights = new | {key: value for key, value in weights.items() if not key.startswith(left_out)}
         _check_fits(weights, model, source, cfg.num_classes, asked=bool(own_file))
         return weights
 

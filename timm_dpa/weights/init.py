@@ -15,7 +15,7 @@ from timm.models import adapt_input_conv, is_model
 
 from ..dpa_resnet import ReIDResNet
 from ..head import ReIDHead
-from ..layers.whitening import WHITENING_KEY, add_whitening
+from ..layers.optional import add_parts, held_parts, remove_parts
 from ..reid_timm import ReIDBackbone
 from .checkpoint import difference, fill, is_counter, read_checkpoint, select_network, suggest_conversion
 from .fetch import WeightsError
@@ -27,7 +27,7 @@ __all__ = ['InitReport', 'find_weights', 'init_backbone', 'load_weights']
 _logger = logging.getLogger(__name__)
 
 #: parts of a ReIDResNet that an ImageNet ResNet does not have
-_OWN_PARTS = re.compile(r'^(layer\d\.attn(?:_\d+)?|neck|whiten|fc|global_pool)\.')
+_OWN_PARTS = re.compile(r'^(color_norm|layer\d\.attn(?:_\d+)?|neck|whiten|fc|global_pool)\.')
 _ATTENTION = re.compile(r'^(layer\d\.attn(?:_\d+)?)\.')
 #: parts that both have
 _BACKBONE = re.compile(r'^(conv1|bn1|maxpool|layer\d)\.')
@@ -172,7 +172,8 @@ def load_weights(model: Any, path: str | os.PathLike[str]) -> None:
     A prefix that a framework put before all names (`net.`, `model.`, `module.`, `_orig_mod.`) is stripped and logged.
 
     Args:
-        model: changed in place, or not at all where an error is raised. Weights that hold a whitening give it one.
+        model: changed in place, or not at all where an error is raised. Weights that hold a whitening or a
+            color normalization give it one.
         path: safetensors, or a torch file of tensors (nothing else is unpickled).
 
     Raises:
@@ -181,9 +182,7 @@ def load_weights(model: Any, path: str | os.PathLike[str]) -> None:
     """
     checkpoint = read_checkpoint(path)
     weights, prefix = select_network(checkpoint.weights, model.state_dict().keys(), checkpoint.path)
-    whiten = getattr(model, 'whiten', None)
-    if WHITENING_KEY in weights:
-        add_whitening(model)
+    added = add_parts(model, held_parts(weights))
     state = model.state_dict()
     # timm's get_classifier gives a name for some models only
     own = isinstance(model, ReIDHead)
@@ -195,8 +194,7 @@ def load_weights(model: Any, path: str | os.PathLike[str]) -> None:
     try:
         fill(model, weights, checkpoint.path, prefixes)
     except ValueError as error:
-        if whiten is not getattr(model, 'whiten', None):
-            model.whiten, model.has_whitening = whiten, False
+        remove_parts(model, added)
         raise ValueError(f'{error}{suggest_conversion(checkpoint.weights)}') from error
     if checkpoint.prefix or prefix:
         _logger.info('%s: loaded without the prefix %s of its names', checkpoint.path, checkpoint.prefix + prefix)

@@ -18,7 +18,7 @@ from torch import nn
 from timm_dpa import init_backbone, load_weights
 from timm_dpa.dpa_resnet import ReIDResNet
 from timm_dpa.files import atomic_folder
-from timm_dpa.layers.whitening import WHITENING_KEY, Whitening, add_whitening
+from timm_dpa.layers.optional import add_parts, held_parts
 from timm_dpa.reid_timm import ReIDBackbone
 from timm_dpa.weights.fetch import WeightsError
 from timm_dpa.weights.hub_errors import explain
@@ -194,12 +194,10 @@ def save_model_folder(
         model = timm.create_model(recipe.name, num_classes=0, **recipe.args)
     else:
         model = create_network(ModelRecipe(name=recipe.name, args=recipe.args), 0, image_size)
-    if WHITENING_KEY in weights:
-        add_whitening(model)
+    add_parts(model, held_parts(weights))
     model.load_state_dict({name: value for name, value in weights.items() if not name.startswith('fc.')})
     model_args = dict(model.model_args if isinstance(model, ReIDBackbone) else recipe.args)
-    if isinstance(model.whiten, Whitening):
-        model_args['whiten'] = True
+    model_args |= dict.fromkeys(held_parts(weights), True)
     write_model_folder(model, model_args, image_size, folder, thresholds)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from timm_dpa.layers.whitening import add_whitening
+from timm_dpa.layers.optional import add_parts
 
 __all__ = ['fit_whitening', 'whitening_matrix']
 
@@ -88,6 +88,6 @@ def fit_whitening(
     if not found:
         raise ValueError('a whitening needs images')
     matrix = whitening_matrix(np.concatenate(found), np.concatenate(labels), shrinkage)
-    add_whitening(model)
+    add_parts(model, ['whiten'])
     model.whiten.matrix.copy_(torch.from_numpy(matrix))
     return sum(map(len, labels))
