@@ -102,7 +102,7 @@ class ReIDResNet(ReIDHead, ResNet):
         super().__init__(block, layers, num_classes=0, global_pool='avg', **kwargs, **dd)
 
         # the first of the children, which timm's features_only calls one after the other
-        first: dict[str, Any] = {'color_norm': ColorNorm(device=device) if color_norm else nn.Identity()}
+        first: dict[str, Any] = {'color_norm': ColorNorm(self.in_chans, device) if color_norm else nn.Identity()}
         self._modules = {**first, **self._modules}
         if stem_pool_ceil:
             self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True)

@@ -61,7 +61,7 @@ class ReIDBackbone(ReIDHead):
             **({'color_norm': True} if color_norm else {}),
             **({'whiten': True} if whiten else {}),
         }
-        self.color_norm: nn.Module = ColorNorm() if color_norm else nn.Identity()
+        self.color_norm: nn.Module = ColorNorm(in_chans) if color_norm else nn.Identity()
         try:
             self.backbone = timm.create_model(backbone, num_classes=0, in_chans=in_chans, **self.backbone_args)
         except (RuntimeError, TypeError) as error:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from timm_dpa import FeatureExtractor, init_backbone, load_weights
-from timm_dpa.layers.whitening import Whitening, add_whitening, holds_whitening
+from timm_dpa.layers.optional import add_parts, stored_parts
+from timm_dpa.layers.whitening import Whitening
 from timm_dpa.train.run.whitening import fit_whitening, whitening_matrix
 
 RNG = np.random.default_rng(0)
@@ -88,8 +89,8 @@ class TestModel:
 
     def test_a_new_one_changes_nothing(self, model):
         before = model(self.images)
-        add_whitening(model)
-        add_whitening(model)  # once is enough
+        assert add_parts(model, ['whiten']) == ['whiten']
+        assert add_parts(model, ['whiten']) == []  # once is enough
         assert isinstance(model.whiten, Whitening)
         assert torch.allclose(model(self.images), before, atol=1e-6)
 
@@ -139,7 +140,7 @@ class TestFiles:
         from timm_dpa.train.recipes.recipe import ModelRecipe
         from timm_dpa.train.run.networks import save_model_folder
 
-        add_whitening(model)
+        add_parts(model, ['whiten'])
         model.whiten.matrix.copy_(torch.randn(512, 512))
         save_model_folder(ModelRecipe(name='reid_resnet18'), (64, 64), model.state_dict(), tmp_path / 'model')
         self.expected = model(TestModel.images).detach()
@@ -153,7 +154,7 @@ class TestFiles:
 
     def test_weights_bring_it_along(self, folder, model):
         path = folder / 'model.safetensors'
-        assert holds_whitening(path)
+        assert stored_parts(path) == ['whiten']
         plain = timm.create_model('reid_resnet18').eval()
         load_weights(plain, path)
         assert torch.allclose(plain(TestModel.images), self.expected, atol=1e-5)
@@ -163,12 +164,3 @@ class TestFiles:
         assert 'whiten.matrix' in init_backbone(other, folder).ignored
         other = timm.create_model('se_resnet18', whiten=True)
         assert 'whiten.matrix' in init_backbone(other, folder).filled
-
-
-def test_other_files_hold_none(tmp_path):
-    from safetensors.torch import save_file
-
-    save_file({'a': torch.zeros(1)}, tmp_path / 'a.safetensors')
-    torch.save({}, tmp_path / 'a.pt')
-    assert not holds_whitening(tmp_path / 'a.safetensors')
-    assert not holds_whitening(tmp_path / 'a.pt')
