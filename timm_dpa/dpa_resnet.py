@@ -20,7 +20,7 @@ from .attention import ATTN_TEXTS, create_stage_attn
 from .head import ReIDHead
 from .layers.color import ColorNorm
 from .layers.norm import InstanceBatchNorm2d
-from .weights.fetch import WHITEN_TAG, build_checked, locate_weights
+from .weights.fetch import PART_TAGS, build_checked, locate_weights
 from .weights.manifest import Release, read_manifest
 
 __all__ = ['ReIDResNet']  # register_model adds the architectures
@@ -215,7 +215,7 @@ default_cfgs = generate_default_cfgs(
     {
         **{arch: _cfg() for arch in _ARCHITECTURES if not any(name.startswith(f'{arch}.') for name in _released)},
         **_released,
-        **{f'{arch}.{WHITEN_TAG}': _cfg() for arch in _ARCHITECTURES},
+        **{f'{arch}.{tag}': _cfg() for arch in _ARCHITECTURES for tag in PART_TAGS},
     }
 )
 

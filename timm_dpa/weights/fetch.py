@@ -23,7 +23,7 @@ from .thresholds import as_mapping, stored_thresholds
 __all__ = [
     'MODELS',
     'ORG_VARIABLE',
-    'WHITEN_TAG',
+    'PART_TAGS',
     'MissingWeightsError',
     'WeightsError',
     'build_checked',
@@ -38,8 +38,8 @@ ORG_VARIABLE = 'TIMM_DPA_HUB_ORG'
 #: folders of the released models that come with this package, `<architecture>.<tag>`, exactly as on the Hub
 MODELS = Path(getattr(find_spec('timm_dpa.hub'), 'origin', '')).parent / 'models'  # found, not imported
 
-#: tag without weights: the architecture with a whitening, for packages that make a network by its name alone
-WHITEN_TAG = 'whiten'
+#: tags without weights -> parts of the architecture, for packages that make a network by its name alone
+PART_TAGS = {'color_norm': ['color_norm'], 'whiten': ['whiten'], 'color_norm_whiten': ['color_norm', 'whiten']}
 
 WEIGHTS_FILE = 'model.safetensors'  # what timm's export writes
 _SHA256 = re.compile(r'[0-9a-f]{64}')
@@ -88,8 +88,8 @@ def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any)
             configuration states.
     """
     _check_known(variant, pretrained, kwargs)
-    if kwargs.get('pretrained_cfg') == WHITEN_TAG:
-        kwargs.setdefault('whiten', True)
+    for part in PART_TAGS.get(str(kwargs.get('pretrained_cfg')), ()):
+        kwargs.setdefault(part, True)
     if not pretrained:
         model = build_model_with_cfg(model_cls, variant, pretrained, **kwargs)
         model.pretrained_cfg['tag'] = ''  # that of weights that it does not have

@@ -50,12 +50,13 @@ def test_what_no_name_stands_for_is_read_from_its_repository_only(folder, tmp_pa
     ]  # fmt: skip
 
 
-def test_a_whitening_is_part_of_the_name(folder, tmp_path):
-    other = change(folder, tmp_path, {'whiten': True, 'in_chans': 3, 'global_pool': 'gem'})
+@pytest.mark.parametrize('parts', [['whiten'], ['color_norm'], ['color_norm', 'whiten']])
+def test_optional_parts_are_in_the_name(folder, tmp_path, parts):
+    other = change(folder, tmp_path, {**dict.fromkeys(parts, True), 'in_chans': 3, 'global_pool': 'gem'})
     write_peer_files(other)
     name = read(other)['architecture'].removeprefix('timm:')
     made, plain = timm.create_model(name), timm.create_model('reid_resnet18')
-    assert made.state_dict().keys() - plain.state_dict().keys() == {'whiten.matrix'}
+    assert {key.partition('.')[0] for key in made.state_dict().keys() - plain.state_dict().keys()} == set(parts)
     assert not timm.models.is_model_pretrained(name)
 
 
