@@ -14,6 +14,7 @@ from timm_dpa.layers.optional import OPTIONAL_PARTS, add_parts, held_parts, remo
 from timm_dpa.train.recipes.recipe import ModelRecipe
 from timm_dpa.train.run.networks import save_model_folder
 from timm_dpa.weights.checkpoint import read_checkpoint
+from timm_dpa.weights.fetch import MODELS
 
 X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 0.3 + 1
 
@@ -100,6 +101,11 @@ class TestColorNormOfWeights:
         plain = timm.create_model('dpa_resnet50.rendered', pretrained=True, color_norm=False).eval()
         model = timm.create_model('dpa_resnet50.rendered', pretrained=True, color_norm=True).eval()
         torch.testing.assert_close(model(X), plain(model.color_norm(X)))
+        assert model.thresholds is None
+        loaded = timm.create_model('dpa_resnet50', color_norm=True, whiten=False).eval()
+        load_weights(loaded, MODELS / 'dpa_resnet50.rendered_kit' / 'model.safetensors')
+        remove_parts(loaded, ['whiten'])
+        torch.testing.assert_close(loaded(X), model(X))
         assert plain.state_dict().keys() == model.state_dict().keys() - {'color_norm.mean', 'color_norm.deviation'}
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from .color import ColorNorm
 from .whitening import Whitening
 
-__all__ = ['OPTIONAL_PARTS', 'add_parts', 'held_parts', 'remove_parts', 'stored_parts']
+__all__ = ['OPTIONAL_PARTS', 'add_parts', 'fixed_tensors', 'held_parts', 'remove_parts', 'stored_parts']
 
 #: argument of `create_model`, which is also the name of the module -> its class
 OPTIONAL_PARTS: dict[str, Any] = {'color_norm': ColorNorm, 'whiten': Whitening}
@@ -33,6 +33,11 @@ def stored_parts(path: Path) -> list[str]:
         return []
     with safe_open(path, 'pt') as weights:
         return held_parts(weights.keys())
+
+
+def fixed_tensors(model: Any) -> dict[str, Any]:
+    """Tensors that weights need not bring: a color normalization is complete as it is made."""
+    return {name: value for name, value in model.state_dict().items() if name.startswith('color_norm.')}
 
 
 def add_parts(model: Any, parts: Iterable[str]) -> list[str]:

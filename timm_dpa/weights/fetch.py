@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from timm.models import PretrainedCfg, build_model_with_cfg, is_model_pretrained, resolve_pretrained_cfg
 from torch import nn
 
-from ..layers.optional import OPTIONAL_PARTS, held_parts, stored_parts
+from ..layers.optional import OPTIONAL_PARTS, fixed_tensors, held_parts, stored_parts
 from .checkpoint import fill, read_checkpoint, select_network
 from .hub_errors import explain
 from .manifest import Release, file_sha256, read_manifest
@@ -118,9 +118,7 @@ def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any)
     def check(weights: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
         weights, _ = select_network(weights, model.state_dict().keys(), source)
         left_out = tuple(f'{part}.' for part in OPTIONAL_PARTS if kwargs.get(part) is False)
-        # what is asked for and does not come with the weights is as it was made
-        new = {key: value for key, value in model.state_dict().items() if key.startswith('color_norm.')}
-        weights = new | {key: value for key, value in weights.items() if not key.startswith(left_out)}
+        weights = fixed_tensors(model) | {k: v for k, v in weights.items() if not k.startswith(left_out)}
         _check_fits(weights, model, source, cfg.num_classes, asked=bool(own_file))
         return weights
 

@@ -15,7 +15,7 @@ from timm.models import adapt_input_conv, is_model
 
 from ..dpa_resnet import ReIDResNet
 from ..head import ReIDHead
-from ..layers.optional import add_parts, held_parts, remove_parts
+from ..layers.optional import add_parts, fixed_tensors, held_parts, remove_parts
 from ..reid_timm import ReIDBackbone
 from .checkpoint import difference, fill, is_counter, read_checkpoint, select_network, suggest_conversion
 from .fetch import WeightsError
@@ -183,6 +183,7 @@ def load_weights(model: Any, path: str | os.PathLike[str]) -> None:
     checkpoint = read_checkpoint(path)
     weights, prefix = select_network(checkpoint.weights, model.state_dict().keys(), checkpoint.path)
     added = add_parts(model, held_parts(weights))
+    weights = fixed_tensors(model) | weights
     state = model.state_dict()
     # timm's get_classifier gives a name for some models only
     own = isinstance(model, ReIDHead)

@@ -32,6 +32,8 @@ __all__ = [
 #: the package's own manifest; in a source tree it is the one in git
 MANIFEST = Path(__file__).with_name('manifest.json')
 
+#: those that it leaves out stand for parts of a network, see `fetch.PART_TAGS`
+_TAG = r'(?!(color_norm|whiten|color_norm_whiten)$)[a-z0-9][a-z0-9_]*'
 _FILE = ('repo', 'sha256', 'size', 'revision')  # what is known of the file
 
 
@@ -83,7 +85,7 @@ class Release:
         ours = list_models(module='dpa_resnet')  # empty while these very models are being registered
         problems = {
             'architecture': self.architecture in ours or not ours,
-            'tag (small letters, digits, _)': _matches(r'(?!(color_norm|whiten|color_norm_whiten)$)[a-z0-9][a-z0-9_]*', self.tag),
+            'tag (small letters, digits, _)': _matches(_TAG, self.tag),
             'repo (name or org/name)': _matches(r'[\w.-]+(/[\w.-]+)?', self.repo),
             'sha256 (64 hexadecimal digits)': _matches('[0-9a-f]{64}', self.sha256),
             'size (bytes)': isinstance(self.size, int) and self.size > 0,
