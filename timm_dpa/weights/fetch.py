@@ -106,7 +106,7 @@ def build_checked(model_cls: Any, variant: str, pretrained: bool, **kwargs: Any)
         overlay.update(file=str(found), source='')
         held = stored_parts(found)
         for part in OPTIONAL_PARTS:
-            own = part in held and not (part == 'whiten' and release and release.weights_of)
+            own = part in held and not (release and release.weights_of)
             if part in held:
                 kwargs.setdefault(part, own)
             changed |= bool(kwargs.get(part)) != own

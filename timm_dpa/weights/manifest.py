@@ -52,8 +52,9 @@ class Release:
         trained_on: one entry for each data set, see `timm_dpa.hub.lineage.list_source`; empty where none is recorded.
         cfg: how timm's configuration differs from that of the architecture, for example in `input_size`.
         thresholds: of the cosine, measured with these weights, see `timm_dpa.weights.thresholds`; may be empty.
-        weights_of: another entry whose file these weights are, too, but for its whitening, which they lack. Such an
-            entry has no folder of its own; in the file `repo`, `sha256`, `size` and `revision` are those of the other.
+        weights_of: another entry whose file these weights are, too, but for its whitening and color normalization,
+            which they lack. Such an entry has no folder of its own; in the file `repo`, `sha256`, `size` and `revision`
+            are those of the other.
 
     Raises:
         ValueError: wrong values; the message names the keys.
