@@ -185,7 +185,7 @@ class TestInitBackbone:
         )
         twin = timm.create_model('dpa_resnet50')
         assert str(init_backbone(twin, 'dpa_resnet50.rendered_kit')).endswith(
-            'values: layer3.attn; not used: layer3.attn, whiten.matrix'
+            'values: layer3.attn; not used: color_norm.mean, color_norm.deviation, layer3.attn, whiten.matrix'
         )
         assert init_backbone(twin, MODELS / 'dpa_resnet50.rendered_kit').not_filled == ()
         with pytest.raises(FileNotFoundError, match=r'holds neither model/model\.safetensors nor model\.safetensors'):
