@@ -58,6 +58,7 @@ bench: $(VENV)/test
 	$(BIN)/python benchmarks/boxes.py
 	$(BIN)/python benchmarks/runtimes.py
 	$(BIN)/python benchmarks/int8.py
+	$(BIN)/python benchmarks/color_norm.py
 	$(BIN)/python benchmarks/ranking.py
 	$(BIN)/python benchmarks/gallery.py --rows 100000
 	$(BIN)/python benchmarks/gallery_parts.py --rows 100000

@@ -106,6 +106,10 @@ SMOKE = {
             ),
         ],
     ),
+    'color_norm.py': (
+        '--model dpa_resnet18 --image-size 64',
+        [rf'toy, color_norm={on}: mAP \d+\.\d\d, Rank-1 \d+\.\d\d' for on in (False, True)],
+    ),
     'int8.py': (
         '--model dpa_resnet18 --image-size 64 --min-cosine 0.5',
         [
