@@ -2,8 +2,8 @@
 
     python benchmarks/color_norm.py --model dpa_resnet50.rendered --data STREET CROSSROAD TRACKS [--precision bf16]
 
-Query and gallery are those of the protocol first-last, of all vehicles where a data set has no parts of its own. Without
---data the toy data set is used, which shows that it works and nothing else.
+Query and gallery are those of the protocol first-last, of all vehicles where a data set has no parts of its own.
+Without --data the toy data set is used, which shows that it works and nothing else.
 """
 
 from __future__ import annotations
