@@ -174,7 +174,8 @@ def _describe_length(recipe: Recipe) -> str:
     epochs = recipe.schedule.epochs
     size = recipe.data.image_size
     if not epochs:
-        return f'a whitening fitted to {recipe.run.whiten_images:,} images, no step'
+        colors = 'color normalization, and ' if recipe.model.args.get('color_norm') else ''
+        return f'{colors}a whitening fitted to {recipe.run.whiten_images:,} images, no step'
     before = ''.join(f', the first {n} at {side} pixels' for n, side in recipe.schedule.early_sizes[:1])
     before += ''.join(f', {n} at {side}' for n, side in recipe.schedule.early_sizes[1:])
     return f'{epochs} epoch{"s" * (epochs != 1)}' + (f' at {size[0]} x {size[1]} pixels{before}' if size else '')

@@ -1,5 +1,6 @@
 """Runs that start from other runs: what the card says of them, and that its commands train the same model again."""
 
+import dataclasses
 import json
 import shlex
 import shutil
@@ -172,6 +173,27 @@ class TestStart:
         assert len(runs) == 1
         assert not only_synthetic(training_sources(runs))
         assert 'from weights whose own training data are not recorded' in describe_runs(runs)
+
+    def test_what_a_run_did(self, trained, tmp_path):
+        """Epochs and their sizes; without any, the parts that were added."""
+        (run,) = training_runs(RunFolder(trained))
+        size = run.recipe.data.image_size[0]
+        for settings, words in (
+            (
+                ['schedule.epochs=3', 'schedule.early_sizes=[[2, 32]]'],
+                f'3 epochs at {size} x {size} pixels, the first 2 at 32 pixels: ',
+            ),
+            (
+                ['schedule.epochs=0', 'run.whiten=3', 'run.whiten_images=1600'],
+                'a whitening fitted to 1,600 images, no step: ',
+            ),
+            (
+                ['schedule.epochs=0', 'run.whiten=3', 'run.whiten_images=64', 'model.args={color_norm: true}'],
+                'color normalization, and a whitening fitted to 64 images, no step: ',
+            ),
+        ):
+            later = dataclasses.replace(run, recipe=run.recipe.override([*settings, 'model.checkpoint=runs/a']))
+            assert f'\n2. {words}' in describe_runs([run, later])
 
     def test_weights_of_the_hub_are_named_instead(self, trained, tmp_path):
         run = changed(trained, tmp_path / 'run', init_from='timm/resnet18.a1_in1k')
