@@ -135,7 +135,7 @@ class TestHeatMap:
         model.layer3[0].act1.inplace = False
         assert np.array_equal(heat_map(model, image, layer='layer3.0.bn1', image_size=64), before)
         for layer, message in (
-            ('layer9', 'layer=layer9: the model has no such module; it has conv1,'),
+            ('layer9', 'layer=layer9: the model has no such module; it has color_norm, conv1,'),
             ('neck', r'layer=neck gives an output of shape \(1, 128\), no map'),
             ('fc', 'layer=fc plays no part'),
         ):
