@@ -15,6 +15,7 @@ from timm.models import PretrainedCfg
 from timm_dpa import FeatureExtractor
 from timm_dpa.dpa_resnet import _cfg
 from timm_dpa.files import atomic_folder, write_bytes
+from timm_dpa.layers.optional import OPTIONAL_PARTS
 from timm_dpa.train.data.mixing import load_sources
 from timm_dpa.train.evaluation.thresholds import choose_thresholds
 from timm_dpa.train.recipes.recipe import Recipe
@@ -30,8 +31,8 @@ from .lineage import TrainingRun, training_sources
 
 __all__ = ['check_family', 'describe_release', 'refresh_release', 'release_member', 'release_model']
 
-#: what a tag makes of its own; the last two come with the weights
-_DEFAULTS = (('in_chans', 3), ('global_pool', 'gem'), ('whiten', True), ('color_norm', True))
+#: what a tag makes of its own; the optional parts come with the weights
+_DEFAULTS = (('in_chans', 3), ('global_pool', 'gem'), *((part, True) for part in OPTIONAL_PARTS))
 #: of `config.json`: what timm's configuration of a tag can say
 _CFG_KEYS = ('input_size', 'pool_size', 'interpolation', 'crop_pct', 'crop_mode', 'mean', 'std', 'license')
 #: of a result: what the manifest leaves to the card

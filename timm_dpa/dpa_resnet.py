@@ -20,8 +20,8 @@ from .attention import ATTN_TEXTS, create_stage_attn
 from .head import ReIDHead
 from .layers.color import ColorNorm
 from .layers.norm import InstanceBatchNorm2d
-from .weights.fetch import PART_TAGS, build_checked, locate_weights
-from .weights.manifest import Release, read_manifest
+from .weights.fetch import build_checked, locate_weights
+from .weights.manifest import PART_TAGS, Release, read_manifest
 
 __all__ = ['ReIDResNet']  # register_model adds the architectures
 

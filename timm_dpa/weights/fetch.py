@@ -17,13 +17,12 @@ from torch import nn
 from ..layers.optional import OPTIONAL_PARTS, fixed_tensors, held_parts, stored_parts
 from .checkpoint import fill, read_checkpoint, select_network
 from .hub_errors import explain
-from .manifest import Release, file_sha256, read_manifest
+from .manifest import PART_TAGS, Release, file_sha256, read_manifest
 from .thresholds import as_mapping, stored_thresholds
 
 __all__ = [
     'MODELS',
     'ORG_VARIABLE',
-    'PART_TAGS',
     'MissingWeightsError',
     'WeightsError',
     'build_checked',
@@ -38,8 +37,6 @@ ORG_VARIABLE = 'TIMM_DPA_HUB_ORG'
 #: folders of the released models that come with this package, `<architecture>.<tag>`, exactly as on the Hub
 MODELS = Path(getattr(find_spec('timm_dpa.hub'), 'origin', '')).parent / 'models'  # found, not imported
 
-#: tags without weights -> parts of the architecture, for packages that make a network by its name alone
-PART_TAGS = {'color_norm': ['color_norm'], 'whiten': ['whiten'], 'color_norm_whiten': ['color_norm', 'whiten']}
 
 WEIGHTS_FILE = 'model.safetensors'  # what timm's export writes
 _SHA256 = re.compile(r'[0-9a-f]{64}')

@@ -22,6 +22,7 @@ from .thresholds import are_thresholds
 
 __all__ = [
     'MANIFEST',
+    'PART_TAGS',
     'Release',
     'file_sha256',
     'is_released',
@@ -32,8 +33,9 @@ __all__ = [
 #: the package's own manifest; in a source tree it is the one in git
 MANIFEST = Path(__file__).with_name('manifest.json')
 
-#: those that it leaves out stand for parts of a network, see `fetch.PART_TAGS`
-_TAG = r'(?!(color_norm|whiten|color_norm_whiten)$)[a-z0-9][a-z0-9_]*'
+#: tags without weights, which no release may have -> parts of the architecture; for packages that make a network by its
+#: name alone
+PART_TAGS = {'color_norm': ['color_norm'], 'whiten': ['whiten'], 'color_norm_whiten': ['color_norm', 'whiten']}
 _FILE = ('repo', 'sha256', 'size', 'revision')  # what is known of the file
 
 
@@ -86,7 +88,7 @@ class Release:
         ours = list_models(module='dpa_resnet')  # empty while these very models are being registered
         problems = {
             'architecture': self.architecture in ours or not ours,
-            'tag (small letters, digits, _)': _matches(_TAG, self.tag),
+            'tag (small letters, digits, _)': _matches('[a-z0-9][a-z0-9_]*', self.tag) and self.tag not in PART_TAGS,
             'repo (name or org/name)': _matches(r'[\w.-]+(/[\w.-]+)?', self.repo),
             'sha256 (64 hexadecimal digits)': _matches('[0-9a-f]{64}', self.sha256),
             'size (bytes)': isinstance(self.size, int) and self.size > 0,

@@ -18,7 +18,8 @@ from typing import Any
 from timm.models import list_models
 
 from timm_dpa.files import write_bytes
-from timm_dpa.weights.fetch import PART_TAGS
+from timm_dpa.layers.optional import OPTIONAL_PARTS
+from timm_dpa.weights.manifest import PART_TAGS
 
 __all__ = ['LINK', 'with_dtype', 'write_peer_files']
 
@@ -106,7 +107,7 @@ def _describe_for_reid(config: dict[str, Any], repo_id: str | None) -> dict[str,
 
 def _name_for_timm(config: dict[str, Any], repo_id: str | None) -> str | None:
     """What makes the network with random weights, wherever the folder is."""
-    usual = {'in_chans': 3, 'global_pool': 'gem', 'color_norm': False, 'whiten': False}
+    usual = {'in_chans': 3, 'global_pool': 'gem', **dict.fromkeys(OPTIONAL_PARTS, False)}
     options = {key: value for key, value in config.get('model_args', {}).items() if usual.get(key, ...) != value}
     if config['architecture'] in list_models(module='dpa_resnet'):
         if not options:
