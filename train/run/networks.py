@@ -18,7 +18,7 @@ from torch import nn
 from timm_dpa import init_backbone, load_weights
 from timm_dpa.dpa_resnet import ReIDResNet
 from timm_dpa.files import atomic_folder
-from timm_dpa.layers.optional import add_parts, held_parts
+from timm_dpa.layers.optional import OPTIONAL_PARTS, add_parts, held_parts
 from timm_dpa.reid_timm import ReIDBackbone
 from timm_dpa.weights.fetch import WeightsError
 from timm_dpa.weights.hub_errors import explain
@@ -91,7 +91,7 @@ def brings_weights(name: str) -> bool:
 
 def _backbone_args(recipe: ModelRecipe, image_size: tuple[int, int] | None) -> dict[str, Any]:
     """Arguments of `reid_timm`; what it does not know itself is the backbone's."""
-    own = {key: value for key, value in recipe.args.items() if key in ('drop_rate', 'backbone_args')}
+    own = {key: value for key, value in recipe.args.items() if key in ('drop_rate', 'backbone_args', *OPTIONAL_PARTS)}
     others = {key: value for key, value in recipe.args.items() if key not in own}
     native = timm.get_pretrained_cfg(recipe.name)
     if image_size and native and native.fixed_input_size and tuple(native.input_size[1:]) != tuple(image_size):

@@ -228,7 +228,7 @@ class TestOptions:
             torch.testing.assert_close(tuned[name], saved[name], atol=1e-6, rtol=0)
 
     def test_any_backbone_at_another_size_and_tuned_from_its_folder(self, data, tmp_path):
-        small = 'model.args={depth: 1, embed_dim: 24, num_heads: 2, patch_size: 8}'
+        small = 'model.args={color_norm: true, depth: 1, embed_dim: 24, num_heads: 2, patch_size: 8}'
         vit = ['model.name=vit_tiny_patch16_224', small, 'schedule.epochs=1']
         train(quick(*vit), data, tmp_path / 'first')
         folder = f'local-dir:{tmp_path / "first" / "model"}'
@@ -245,6 +245,10 @@ class TestOptions:
         )
         assert first.backbone.patch_embed.img_size == (32, 32)
         torch.testing.assert_close(second.backbone.blocks[0].attn.qkv.weight, first.backbone.blocks[0].attn.qkv.weight)
+        images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        for model in (first, second):  # a cast of color is taken away
+            cast = images + torch.tensor([0.3, -0.2, 0.1])[:, None, None]
+            torch.testing.assert_close(model.eval()(cast), model(images))
 
     def test_no_test_images(self, data, tmp_path):
         flat = tmp_path / 'flat'
