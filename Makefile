@@ -67,6 +67,7 @@ bench: $(VENV)/test
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/synth.py
 	$(BIN)/python benchmarks/synth_difficulty.py
+	$(BIN)/python benchmarks/imagenet_start.py --out build/bench/start schedule.epochs=1 batch.per_epoch=2 schedule.warmup_steps=0
 	$(BIN)/timm-dpa data draw build/bench/toy --identities 64
 	$(BIN)/python benchmarks/recipes.py --data build/bench/toy --out build/bench/recipes model.name=dpa_resnet18 \
 		model.init_from=null data.image_size=64 batch.size=32 schedule.epochs=12

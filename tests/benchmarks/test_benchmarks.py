@@ -133,6 +133,11 @@ SMOKE = {
         '--ids 8 --images-per-id 8',
         [r'color histogram +mAP +\d+\.\d %  Rank-1 +\d+\.\d % .*', r'raw 32 x 32 pixels +mAP .*'],
     ),
+    'imagenet_start.py': (
+        '--out {out} schedule.epochs=1 schedule.warmup_steps=0 batch.per_epoch=2 batch.size=16 data.image_size=32 '
+        'data.workers=0 run.tensorboard=false',
+        [rf'toy, {start}: mAP \d+\.\d, Rank-1 \d+\.\d' for start in ('random', 'imagenet')],
+    ),
     'recipes.py': (
         '--data {data} --out {out} --only strong --only triplet model.name=dpa_resnet18 model.init_from=null '
         'data.image_size=32 batch.size=16 schedule.epochs=1 schedule.warmup_epochs=0 data.workers=0 '
