@@ -27,6 +27,7 @@ from timm_dpa.train.data.toy import draw_data_set
 from timm_dpa.train.evaluation.evaluate import evaluate_model
 from timm_dpa.train.recipes.recipe import load_recipe
 from timm_dpa.train.run.trainer import train
+from timm_dpa.weights.checkpoint import is_counter, read_checkpoint
 
 BACKBONE = 'efficientnet_lite0'
 SETTINGS = [
@@ -43,17 +44,17 @@ SETTINGS = [
 ]
 
 
-def renamed(weights: dict[str, torch.Tensor], backbone: str = BACKBONE) -> dict[str, torch.Tensor]:
+def renamed(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights with the names of timm's backbone, which has the same layers in the same order.
 
     Raises:
         ValueError: other layers.
     """
-    expected = {k: v for k, v in timm.create_model(backbone).state_dict().items() if not k.endswith('batches_tracked')}
-    values = [value for name, value in weights.items() if not name.endswith('batches_tracked')]
+    expected = {name: value for name, value in timm.create_model(BACKBONE).state_dict().items() if not is_counter(name)}
+    values = [value for name, value in weights.items() if not is_counter(name)]
     if [value.shape for value in values] != [value.shape for value in expected.values()]:
-        raise ValueError(f'--weights: not the layers of {backbone}')
-    return {name: value.contiguous() for name, value in zip(expected, values, strict=True)}
+        raise ValueError(f'--weights: not the layers of {BACKBONE}')
+    return dict(zip(expected, values, strict=True))
 
 
 def main() -> None:
@@ -68,11 +69,9 @@ def main() -> None:
         args.data = args.out / 'toy'
         if not args.data.is_dir():
             draw_data_set(args.data, identities=12)
-    weights = timm.create_model(BACKBONE).state_dict()
-    if args.weights:
-        weights = renamed(torch.load(args.weights, map_location='cpu', weights_only=True))
+    weights = read_checkpoint(args.weights).weights if args.weights else timm.create_model(BACKBONE).state_dict()
     with atomic_file(args.out / 'imagenet.safetensors') as temporary:
-        save_file(weights, temporary)
+        save_file(renamed(weights), temporary)
     starts = {
         'random': ['model.init_from=null', 'optim.lr=2e-3'],
         'imagenet': [f'model.init_from={args.out / "imagenet.safetensors"}', 'optim.lr=1e-3'],

@@ -37,7 +37,6 @@ ORG_VARIABLE = 'TIMM_DPA_HUB_ORG'
 #: folders of the released models that come with this package, `<architecture>.<tag>`, exactly as on the Hub
 MODELS = Path(getattr(find_spec('timm_dpa.hub'), 'origin', '')).parent / 'models'  # found, not imported
 
-
 WEIGHTS_FILE = 'model.safetensors'  # what timm's export writes
 _SHA256 = re.compile(r'[0-9a-f]{64}')
 
