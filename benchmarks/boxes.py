@@ -1,6 +1,6 @@
 """FeatureExtractor.embed_boxes on a frame, compared with a call on crops that were cut before.
 
-    python benchmarks/boxes.py [--model dpa_resnet50] [--boxes 12] [--repeats 9]
+    python benchmarks/boxes.py [--model dpa_resnet18] [--boxes 12] [--repeats 9]
 
 Both decode nothing, and resize and embed the same pixels; embed_boxes also cuts the boxes out of a frame of 1920 x 1080
 pixels, and turns oriented ones upright. The last line compares 3 boxes a frame, frame by frame, with batches that cross
@@ -21,7 +21,7 @@ from timm_dpa.embedding.boxes import crop_boxes
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--model', default='dpa_resnet50')
+    parser.add_argument('--model', default='dpa_resnet18')
     parser.add_argument('--boxes', type=int, default=12)
     parser.add_argument('--repeats', type=int, default=9)
     parser.add_argument('--precision', default='auto')

@@ -1,6 +1,6 @@
 """FeatureExtractor on a folder of small JPEGs, compared with the bare model on tensors in memory.
 
-    python benchmarks/features.py [--model dpa_resnet50] [--images 2000] [--repeats 5]
+    python benchmarks/features.py [--model dpa_resnet18] [--images 320] [--repeats 5]
 
 Both use the same weights, precision, memory format, input size and batch size; the extractor also lists the folder,
 decodes, resizes, normalizes and collects. The images are those of the toy data set: 128 x 128 px, JPEG quality 92.
@@ -22,8 +22,8 @@ from timm_dpa.train.data.toy_vehicles import draw_vehicle
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--model', default='dpa_resnet50')
-    parser.add_argument('--images', type=int, default=2000)
+    parser.add_argument('--model', default='dpa_resnet18')
+    parser.add_argument('--images', type=int, default=320)
     parser.add_argument('--repeats', type=int, default=5)
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument('--precision', default='auto')

@@ -104,15 +104,17 @@ class TestHead:
         with pytest.raises(ValueError, match='num_classes=5 needs a global_pool'):
             model.reset_classifier(5, '')
 
+    @pytest.mark.parametrize('whiten', [True, False])
     @pytest.mark.parametrize('training', [True, False])
-    def test_reset_classifier_keeps_device_dtype_and_mode(self, training):
-        model = tiny('se', device='meta', dtype=torch.bfloat16).train(training)
-        for pool in ('catavgmax', 'gem', None):
-            model.reset_classifier(6, pool)
-            parts = [model.global_pool, model.neck, model.fc]
-            assert [m.training for m in parts] == [training] * 3
-            for tensor in itertools.chain(*(m.parameters() for m in parts)):
-                assert (tensor.device.type, tensor.dtype) == ('meta', torch.bfloat16)
+    def test_reset_classifier_keeps_device_dtype_and_mode(self, training, whiten):
+        model = tiny('se', whiten=whiten, device='meta', dtype=torch.bfloat16).train(training)
+        for pool in ('catavgmax', '', 'gem', None):
+            model.reset_classifier(0 if pool == '' else 6, pool)
+            assert {m.training for m in model.modules()} == {training}
+            parts = [model.global_pool, model.neck, model.whiten, model.fc]
+            for tensor in itertools.chain(*(m.state_dict().values() for m in parts)):
+                if tensor.is_floating_point():
+                    assert (tensor.device.type, tensor.dtype) == ('meta', torch.bfloat16)
 
     def test_reset_classifier_of_a_frozen_model_leaves_only_the_classifier_to_train(self):
         model = tiny('se').requires_grad_(False)

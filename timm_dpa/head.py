@@ -118,7 +118,7 @@ class ReIDHead(nn.Module):
         # the list keeps the parameters alive: a new one could take over the id of one that is gone
         old = [*self.global_pool.parameters(), *neck]
         self._build_head(num_classes, global_pool)
-        for module in (self.global_pool, self.neck, self.fc):
+        for module in (self.global_pool, self.neck, self.whiten, self.fc):
             module.train(self.training)
         if frozen:
             for parameter in (*self.global_pool.parameters(), *self.neck.parameters()):

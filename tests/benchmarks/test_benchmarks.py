@@ -134,7 +134,7 @@ SMOKE = {
         [r'color histogram +mAP +\d+\.\d %  Rank-1 +\d+\.\d % .*', r'raw 32 x 32 pixels +mAP .*'],
     ),
     'imagenet_start.py': (
-        '--out {out} schedule.epochs=1 schedule.warmup_steps=0 batch.per_epoch=2 batch.size=16 data.image_size=32 '
+        '--out {out} schedule.epochs=1 schedule.warmup_steps=0 batch.per_epoch=2 data.image_size=32 '
         'data.workers=0 run.tensorboard=false',
         [rf'toy, {start}: mAP \d+\.\d, Rank-1 \d+\.\d' for start in ('random', 'imagenet')],
     ),

@@ -35,7 +35,9 @@ def unpack_tests(sdist: Path, folder: Path) -> Path:
         if root != f'timm-{version("timm")}':
             raise SystemExit(f'{sdist} holds {root}, installed is timm {version("timm")}')
         wanted = (f'{root}/tests/', f'{root}/pyproject.toml')
-        archive.extractall(folder, [m for m in archive.getmembers() if m.name.startswith(wanted)], filter='data')
+        # Python before 3.10.12 and 3.11.4 has no filter
+        archive.extraction_filter = getattr(tarfile, 'data_filter', lambda member, path: member)
+        archive.extractall(folder, [m for m in archive.getmembers() if m.name.startswith(wanted)])
     return folder / root
 
 

@@ -156,6 +156,8 @@ def test_the_command_as_a_process(folder, page, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        # whoever starts the tests in the background of a shell hands down that Ctrl-C is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         line = ''
