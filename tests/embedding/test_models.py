@@ -9,7 +9,7 @@ import torch
 
 from tests.support.extractors import SIZE, assert_same, make_model
 from timm_dpa.embedding.extractor import FeatureExtractor
-from timm_dpa.embedding.models import create_embedding_model
+from timm_dpa.embedding.models import autocast_dtype, create_embedding_model
 
 
 class TestByName:
@@ -113,6 +113,23 @@ class TestByName:
     def test_create_embedding_model(self):
         model = create_embedding_model('dpa_resnet18', False)
         assert model.num_classes == 0
+
+
+@pytest.mark.parametrize(
+    ('cpu', 'chosen'),
+    [
+        ({'amx_bf16': True, 'avx512_bf16': True, 'cpu_name': 'Intel(R) Xeon(R)'}, torch.bfloat16),
+        ({'amx_bf16': False, 'avx512_bf16': True, 'cpu_name': 'AMD EPYC'}, torch.bfloat16),
+        ({'amx_bf16': False, 'avx512_bf16': True, 'cpu_name': 'Intel(R) Xeon(R)'}, None),
+        ({'amx_bf16': False, 'avx512_bf16': False, 'cpu_name': 'AMD EPYC'}, None),
+        ({'amx_bf16': True}, torch.bfloat16),  # what older versions of torch know
+        ({}, None),
+    ],
+)
+def test_auto_computes_in_what_was_measured_to_be_fast(monkeypatch, cpu, chosen):
+    monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: cpu, raising=False)
+    assert autocast_dtype('auto', torch.device('cpu')) == chosen
+    assert autocast_dtype('fp32', torch.device('cpu')) is None
 
 
 class TestFilesInTheirPlace:

@@ -182,7 +182,7 @@ class TestChoice:
             FeatureExtractor(source, runtime='openvino')
 
     @pytest.mark.parametrize(
-        ('installed', 'precision', 'amx', 'chosen'),
+        ('installed', 'precision', 'bf16', 'chosen'),
         [
             (('openvino', 'onnxruntime'), 'auto', False, 'openvino'),
             (('openvino', 'onnxruntime'), 'auto', True, 'openvino'),
@@ -194,9 +194,9 @@ class TestChoice:
             ((), 'auto', False, 'torch'),
         ],
     )
-    def test_auto(self, monkeypatch, installed, precision, amx, chosen):
+    def test_auto(self, monkeypatch, installed, precision, bf16, chosen):
         monkeypatch.setattr(runtimes, '_is_installed', lambda name: name in installed)
-        monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: {'amx_bf16': amx}, raising=False)
+        monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: {'amx_bf16': bf16}, raising=False)
         assert choose_runtime('auto', precision, CPU, True) == chosen
         assert choose_runtime('auto', precision, CPU, False) == 'torch'  # a module
         assert choose_runtime('auto', precision, torch.device('cuda'), True) == 'torch'

@@ -184,7 +184,14 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
         return _PRECISIONS[precision]
     if device.type == 'cuda':
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    # only matrix units pay: with AVX-512 bf16 alone a ResNet-18 reached 0.75 of its rate in fp32
-    if device.type == 'cpu' and dict[str, Any](getattr(torch.cpu, 'get_capabilities', dict)()).get('amx_bf16'):
-        return torch.bfloat16
-    return None
+    return torch.bfloat16 if device.type == 'cpu' and _is_fast_in_bf16() else None
+
+
+def _is_fast_in_bf16() -> bool:
+    """Whether this CPU has matrix units (AMX), or the bf16 of AMD's AVX-512 (Zen 4 and later).
+
+    With bf16 in the AVX-512 of an Intel Xeon, a ResNet-18 reached 0.75 of its rate in float32; see docs/runtimes.md.
+    """
+    cpu: dict[str, Any] = getattr(torch.cpu, 'get_capabilities', dict)()
+    amd = str(cpu.get('cpu_name')).startswith('AMD')
+    return bool(cpu.get('amx_bf16') or (amd and cpu.get('avx512_bf16')))

@@ -29,7 +29,7 @@ _ORDER = {
     'bf16': ('openvino', 'torch'),
     'fp16': ('torch',),
     'auto': ('openvino', 'onnxruntime', 'torch'),
-    # where torch itself takes bf16, on matrix units (AMX)
+    # where torch itself takes bf16, see `autocast_dtype`
     'auto, torch in bf16': ('openvino', 'torch'),
 }
 #: what a runtime must keep to PyTorch in float32: components in float32, cosines in bf16
@@ -48,8 +48,7 @@ def choose_runtime(runtime: str, precision: str, device: torch.device, by_name: 
     """The runtime that is meant: `'auto'` is the fastest that is installed, by a rule that was measured.
 
     A GPU computes with torch, and so does a module, whose weights may change. On a CPU it is OpenVINO, then
-    onnxruntime, but torch before onnxruntime where torch computes in bf16 on matrix units; in float32 it is onnxruntime
-    first.
+    onnxruntime, but torch before onnxruntime where torch computes in bf16; in float32 it is onnxruntime first.
 
     Args:
         runtime: a name in `RUNTIMES`.
