@@ -14,7 +14,12 @@ from timm_dpa.train.recipes.recipe import Recipe
 
 pytestmark = pytest.mark.slow
 MANIFEST = json.loads((PROJECT / 'timm_dpa' / 'weights' / 'manifest.json').read_text(encoding='utf-8'))
-WEIGHTS = [f'{entry["architecture"]}.{entry["tag"]}' for entry in MANIFEST['weights']]
+#: name of the weights -> whose file and card they share
+WEIGHTS = {
+    name: entry.get('weights_of', name)
+    for entry in MANIFEST['weights']
+    for name in [f'{entry["architecture"]}.{entry["tag"]}']
+}
 
 
 @pytest.fixture(scope='module')
@@ -53,9 +58,11 @@ def test_models_page_has_all_models_and_weights(site):
     page = text(site / 'models' / 'index.html')
     for name in ('dpa_resnet18', 'nl_resnet50', *WEIGHTS):
         assert name in page
-    for name in WEIGHTS:
-        assert 'mAP' in text(site / 'models' / name / 'index.html')
-        assert (site / 'models' / f'{name}.png').stat().st_size > 10_000
+    whole = (site / 'models' / 'index.html').read_text(encoding='utf-8')
+    for name, card in WEIGHTS.items():
+        assert re.search(rf'href="{card}/"><code>{name}</code>', whole), name
+        assert 'mAP' in text(site / 'models' / card / 'index.html')
+        assert (site / 'models' / f'{card}.png').stat().st_size > 10_000
 
 
 def test_api_has_the_public_names(site):
