@@ -127,6 +127,9 @@ class ReIDHead(nn.Module):
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """From the last map `(B, C, H, W)` the embedding `(B, head_hidden_size)`, or the logits `(B, num_classes)`."""
+        if not torch.jit.is_scripting() and isinstance(self.neck, VectorBatchNorm):
+            # in autocast: the neck takes off a mean that is large beside what is left, which rounding would spoil
+            x = x.to(self.neck.running_mean.dtype)
         x = self.whiten(self.neck(self.global_pool(x)))
         if self.drop_rate:
             x = F.dropout(x, p=float(self.drop_rate), training=self.training)

@@ -10,6 +10,7 @@ import torch
 from tests.support.extractors import SIZE, assert_same, make_model
 from timm_dpa.embedding.extractor import FeatureExtractor
 from timm_dpa.embedding.models import autocast_dtype, create_embedding_model
+from timm_dpa.train.data.toy_vehicles import draw_vehicle
 
 
 class TestByName:
@@ -130,6 +131,12 @@ def test_auto_computes_in_what_was_measured_to_be_fast(monkeypatch, cpu, chosen)
     monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: cpu, raising=False)
     assert autocast_dtype('auto', torch.device('cpu')) == chosen
     assert autocast_dtype('fp32', torch.device('cpu')) is None
+
+
+def test_released_weights_in_bf16_give_the_embeddings_of_float32():
+    crops = [draw_vehicle(identity, 0) for identity in range(12)]
+    exact, rounded = (FeatureExtractor('dpa_resnet18', precision=p)(crops) for p in ('fp32', 'bf16'))
+    assert (exact * rounded).sum(1).min() > 0.999
 
 
 class TestFilesInTheirPlace:
