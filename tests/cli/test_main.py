@@ -21,6 +21,7 @@ import timm
 import torch
 from PIL import Image
 
+from tests.support.processes import heed_ctrl_c
 from timm_dpa.cli.main import main
 from timm_dpa.embedding.extractor import FeatureExtractor
 from timm_dpa.embedding.files import load_embeddings
@@ -430,8 +431,7 @@ class TestProcesses:
             stdout=subprocess.PIPE,
             stderr=errors,
             env=ENVIRONMENT,
-            # a shell starts its background jobs, and so this test in them, with Ctrl-C ignored
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=heed_ctrl_c,
         ) as running:
             shown, deadline = b'', time.monotonic() + 120
             while b'/400' not in shown:

@@ -1,7 +1,6 @@
 """The site, built as `make docs` builds it: strictly, so that a broken link or docstring is an error."""
 
 import html
-import json
 import os
 import re
 import subprocess
@@ -11,15 +10,11 @@ import pytest
 
 from tests.support.pages import PROJECT
 from timm_dpa.train.recipes.recipe import Recipe
+from timm_dpa.weights.manifest import read_manifest
 
 pytestmark = pytest.mark.slow
-MANIFEST = json.loads((PROJECT / 'timm_dpa' / 'weights' / 'manifest.json').read_text(encoding='utf-8'))
-#: name of the weights -> whose file and card they share
-WEIGHTS = {
-    name: entry.get('weights_of', name)
-    for entry in MANIFEST['weights']
-    for name in [f'{entry["architecture"]}.{entry["tag"]}']
-}
+#: name of the weights -> the folder of their card, which some share
+CARDS = {name: release.folder for name, release in read_manifest().items()}
 
 
 @pytest.fixture(scope='module')
@@ -56,10 +51,10 @@ def test_every_key_of_a_recipe_has_a_row_with_a_meaning(site):
 
 def test_models_page_has_all_models_and_weights(site):
     page = text(site / 'models' / 'index.html')
-    for name in ('dpa_resnet18', 'nl_resnet50', *WEIGHTS):
+    for name in ('dpa_resnet18', 'nl_resnet50', *CARDS):
         assert name in page
     whole = (site / 'models' / 'index.html').read_text(encoding='utf-8')
-    for name, card in WEIGHTS.items():
+    for name, card in CARDS.items():
         assert re.search(rf'href="{card}/"><code>{name}</code>', whole), name
         assert 'mAP' in text(site / 'models' / card / 'index.html')
         assert (site / 'models' / f'{card}.png').stat().st_size > 10_000

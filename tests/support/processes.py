@@ -1,12 +1,18 @@
-"""Two real processes on gloo."""
+"""Real processes: two on gloo, and one that heeds Ctrl-C."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+
+
+def heed_ctrl_c() -> None:
+    """For `preexec_fn`: a shell starts its background jobs, and so the tests in them, with Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_two(worker: str, folder: Path, suffix: str = '.pt') -> list[Path]:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.processes import heed_ctrl_c
 from timm_dpa.cli.main import main
 from timm_dpa.synth.dataset import render_data_set
 from timm_dpa.synth.plan import Plan
@@ -146,8 +147,7 @@ class TestInterruptions:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # a shell starts its background jobs, and so this test in them, with Ctrl-C ignored
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=heed_ctrl_c,
         )
         try:
             until = time.monotonic() + 120

@@ -15,6 +15,7 @@ import pytest
 
 from tests.gallery.page.test_browser import free_port
 from tests.support.page import drawn_gallery, drawn_page, extractor
+from tests.support.processes import heed_ctrl_c
 
 pytestmark = pytest.mark.integrations
 
@@ -156,8 +157,7 @@ def test_the_command_as_a_process(folder, page, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
-        # whoever starts the tests in the background of a shell hands down that Ctrl-C is ignored
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=heed_ctrl_c,
     )
     try:
         line = ''

@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from timm.data import resolve_data_config
 
+from tests.support.processes import heed_ctrl_c
 from tests.support.runs import QUICK, quick
 from tests.support.vehicles import write_vehicles
 from timm_dpa import FeatureExtractor
@@ -297,8 +298,7 @@ class TestInterruptions:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            # a job in the background ignores Ctrl-C, and its children inherit that
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=heed_ctrl_c,
             start_new_session=True,
         )
         while steps_done(out) < 2 and process.poll() is None:
