@@ -20,7 +20,7 @@ from timm_dpa.cli.main import main
 from timm_dpa.embedding import runtimes
 from timm_dpa.embedding.files import load_embeddings
 from timm_dpa.embedding.runtime_cache import cache_folder
-from timm_dpa.embedding.runtimes import choose_runtime
+from timm_dpa.embedding.runtimes import choose_runtimes
 
 CPU = torch.device('cpu')
 
@@ -159,10 +159,8 @@ class TestCache:
         with pytest.raises(FileNotFoundError, match='gone from the cache'):
             extractor(crops)
 
-    def test_a_runtime_that_computes_something_else_is_refused(self, extractor, source, monkeypatch, cache):
+    def test_a_runtime_that_computes_something_else_is_refused(self, extractor, source, monkeypatch):
         monkeypatch.setattr(runtimes, 'MAX_DIFFERENCE', 0)
-        for path in (cache / 'graphs').glob('*.json'):  # that remember an earlier check
-            path.unlink()
         with pytest.raises(RuntimeError, match=r"onnxruntime in fp32 does not give the embeddings .* runtime='torch'"):
             FeatureExtractor(source, runtime='onnxruntime')
 
@@ -176,7 +174,7 @@ class TestChoice:
         with pytest.raises(ValueError, match="'onnxruntime' has no precision 'bf16'; choose auto, fp32"):
             FeatureExtractor(source, runtime='onnxruntime', precision='bf16')
         with pytest.raises(ValueError, match="for the CPU, not for cuda; take device='cpu'"):
-            choose_runtime('onnxruntime', 'auto', torch.device('cuda'), True)
+            choose_runtimes('onnxruntime', 'auto', torch.device('cuda'), True)
         monkeypatch.setitem(sys.modules, 'openvino', None)
         with pytest.raises(ImportError, match=r"pip install 'timm-dpa\[openvino\]'"):
             FeatureExtractor(source, runtime='openvino')
@@ -184,22 +182,30 @@ class TestChoice:
     @pytest.mark.parametrize(
         ('installed', 'precision', 'bf16', 'chosen'),
         [
-            (('openvino', 'onnxruntime'), 'auto', False, 'openvino'),
-            (('openvino', 'onnxruntime'), 'auto', True, 'openvino'),
-            (('openvino', 'onnxruntime'), 'fp32', True, 'onnxruntime'),
-            (('openvino', 'onnxruntime'), 'fp16', False, 'torch'),
-            (('onnxruntime',), 'auto', False, 'onnxruntime'),
-            (('onnxruntime',), 'auto', True, 'torch'),
-            (('onnxruntime',), 'bf16', False, 'torch'),
-            ((), 'auto', False, 'torch'),
+            (('openvino', 'onnxruntime'), 'auto', False, ('openvino', 'onnxruntime', 'torch')),
+            (('openvino', 'onnxruntime'), 'auto', True, ('openvino', 'torch')),
+            (('openvino', 'onnxruntime'), 'fp32', True, ('onnxruntime', 'openvino', 'torch')),
+            (('openvino', 'onnxruntime'), 'fp16', False, ('torch',)),
+            (('onnxruntime',), 'auto', False, ('onnxruntime', 'torch')),
+            (('onnxruntime',), 'auto', True, ('torch',)),
+            (('onnxruntime',), 'bf16', False, ('torch',)),
+            ((), 'auto', False, ('torch',)),
         ],
     )
     def test_auto(self, monkeypatch, installed, precision, bf16, chosen):
         monkeypatch.setattr(runtimes, '_is_installed', lambda name: name in installed)
         monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: {'amx_bf16': bf16}, raising=False)
-        assert choose_runtime('auto', precision, CPU, True) == chosen
-        assert choose_runtime('auto', precision, CPU, False) == 'torch'  # a module
-        assert choose_runtime('auto', precision, torch.device('cuda'), True) == 'torch'
+        assert choose_runtimes('auto', precision, CPU, True) == chosen
+        assert choose_runtimes('auto', precision, CPU, False) == ('torch',)  # a module
+        assert choose_runtimes('auto', precision, torch.device('cuda'), True) == ('torch',)
+
+    def test_auto_leaves_out_what_computes_something_else(self, source, crops, expected, monkeypatch, caplog):
+        monkeypatch.setattr(runtimes, 'MAX_DIFFERENCE', 0)
+        monkeypatch.setattr(runtimes, '_is_installed', lambda name: name == 'onnxruntime')
+        extractor = FeatureExtractor(source, runtime='auto', precision='fp32')
+        assert extractor.runtime == 'torch'
+        assert 'onnxruntime in fp32 does not give the embeddings of this model' in caplog.text
+        near(extractor(crops), expected)
 
     def test_modules_compute_in_torch(self, crops):
         assert FeatureExtractor(tiny('dpa'), runtime='auto', image_size=64).runtime == 'torch'

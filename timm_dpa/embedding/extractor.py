@@ -32,7 +32,7 @@ from .models import (
     network_sha256,
     resolve_device,
 )
-from .runtimes import check_runtime, choose_runtime, open_runtime
+from .runtimes import check_runtime, choose_runtimes, open_runtime
 from .view import evaluation_view, uncompiled
 
 __all__ = ['Embeddings', 'FeatureExtractor', 'autocast_dtype', 'create_embedding_model', 'resolve_device']
@@ -86,7 +86,8 @@ class FeatureExtractor(EmbedsFrames):
         flip: embed the sum of an image and of its mirror image, each of unit length; takes twice the time.
         decoding: what image files may be: their largest size, and whether their end may be missing.
         runtime: what computes: `'torch'`; `'onnxruntime'` or `'openvino'`, on the CPU, for a model that is given by
-            name, with its weights of now; or `'auto'` for the fastest of them that is installed, see `choose_runtime`.
+            name, with its weights of now; or `'auto'` for the fastest of them that is installed and gives the
+            model's embeddings, see `choose_runtimes`.
             Their graph is exported once, see `cached_graph`. In float32 they differ from torch by less than 1e-4.
 
     Attributes:
@@ -158,8 +159,9 @@ class FeatureExtractor(EmbedsFrames):
         self.mean, self.std = (
             torch.tensor(self.data_config[key], device=self.device).view(1, -1, 1, 1) * 255 for key in ('mean', 'std')
         )
-        self.runtime = choose_runtime(runtime, precision, self.device, by_name=bool(self.origin))
-        self._graph = open_runtime(self.runtime, self.model, self.data_config['input_size'][1:], precision)
+        wanted_runtimes = choose_runtimes(runtime, precision, self.device, by_name=bool(self.origin))
+        size_of_graph = self.data_config['input_size'][1:]
+        self.runtime, self._graph = open_runtime(wanted_runtimes, self.model, size_of_graph, precision)
 
     @property
     def embedding_size(self) -> int:

@@ -97,13 +97,17 @@ def cached_graph(model: nn.Module, network_sha256: str, size: tuple[int, int]) -
     return path
 
 
-def remembered(graph: Path, runtime: str, package: str, precision: str, check: Callable[[], dict[str, Any]]) -> None:
-    """Run `check` unless it has passed with this graph, version of the runtime and kind of processor already."""
+def remembered(
+    graph: Path, runtime: str, package: str, precision: str, check: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """What `check` found with this graph, version of the runtime and kind of processor, now or at an earlier time."""
     processor = [platform.machine(), torch.backends.cpu.get_cpu_capability()]
     name = f'{graph.stem}.{runtime}-{precision}-{_digest(_version(package), processor)[:12]}.json'
     path = graph.with_name(name)
     if not path.exists():
         write_bytes(path, json.dumps({'runtime': runtime, 'version': _version(package), **check()}).encode())
+    found: dict[str, Any] = json.loads(path.read_bytes())
+    return found
 
 
 @contextmanager

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ from .models import autocast_dtype, network_sha256
 from .runtime_cache import cached_graph, remembered
 from .view import evaluation_view
 
-__all__ = ['RUNTIMES', 'GraphRuntime', 'check_runtime', 'choose_runtime', 'open_runtime']
+__all__ = ['RUNTIMES', 'GraphRuntime', 'check_runtime', 'choose_runtimes', 'open_runtime']
+
+_logger = logging.getLogger(__name__)
 
 #: what computes embeddings
 RUNTIMES = ('torch', 'onnxruntime', 'openvino', 'auto')
@@ -44,11 +48,12 @@ def check_runtime(runtime: str) -> None:
         raise ValueError(f'unknown runtime {runtime!r}; choose one of {", ".join(RUNTIMES)}')
 
 
-def choose_runtime(runtime: str, precision: str, device: torch.device, by_name: bool) -> str:
-    """The runtime that is meant: `'auto'` is the fastest that is installed, by a rule that was measured.
+def choose_runtimes(runtime: str, precision: str, device: torch.device, by_name: bool) -> tuple[str, ...]:
+    """The runtimes that are meant, to be tried in this order: one, or for `'auto'` those installed, fastest first.
 
-    A GPU computes with torch, and so does a module, whose weights may change. On a CPU it is OpenVINO, then
-    onnxruntime, but torch before onnxruntime where torch computes in bf16; in float32 it is onnxruntime first.
+    The order is a rule that was measured. A GPU computes with torch, and so does a module, whose weights may change. On
+    a CPU it is OpenVINO, then onnxruntime, but torch before onnxruntime where torch computes in bf16; in float32 it is
+    onnxruntime first. torch, which can do everything, ends the list.
 
     Args:
         runtime: a name in `RUNTIMES`.
@@ -63,12 +68,12 @@ def choose_runtime(runtime: str, precision: str, device: torch.device, by_name: 
     check_runtime(runtime)
     if runtime == 'auto':
         if device.type != 'cpu' or not by_name:
-            return 'torch'
+            return ('torch',)
         in_bf16 = precision == 'auto' and autocast_dtype('auto', device) is not None
         order = _ORDER['auto, torch in bf16' if in_bf16 else precision]
-        return next(name for name in order if name == 'torch' or _is_installed(name))
+        return tuple(name for name in order if name == 'torch' or _is_installed(name))
     if runtime == 'torch':
-        return runtime
+        return (runtime,)
     if not by_name:
         raise ValueError(
             f'runtime {runtime!r} computes with the weights that there are when it starts, and those of a module may '
@@ -79,7 +84,7 @@ def choose_runtime(runtime: str, precision: str, device: torch.device, by_name: 
     if precision not in _SETTINGS[runtime]:
         raise ValueError(f'runtime {runtime!r} has no precision {precision!r}; choose {", ".join(_SETTINGS[runtime])}')
     _import(runtime)
-    return runtime
+    return (runtime,)
 
 
 def _is_installed(runtime: str) -> bool:
@@ -97,6 +102,10 @@ def _import(runtime: str) -> Any:
         raise ImportError(
             f"runtime {runtime!r} needs more packages: pip install 'timm-dpa[{extra}]' ({error})"
         ) from error
+
+
+class RuntimeMismatchError(RuntimeError):
+    """A runtime does not give the embeddings of a model."""
 
 
 class GraphRuntime(ABC):
@@ -231,29 +240,47 @@ class OpenVino(GraphRuntime):
         return {'bf16': 'bf16', 'f32': 'fp32'}.get(name, name)
 
 
-def open_runtime(runtime: str, model: Any, size: tuple[int, int], precision: str) -> GraphRuntime | None:
-    """The graph of a model in a runtime other than torch, known to give its embeddings; None for torch.
+def open_runtime(
+    runtimes: Sequence[str], model: Any, size: tuple[int, int], precision: str
+) -> tuple[str, GraphRuntime | None]:
+    """The first runtime that gives the embeddings of a model, and the model's graph in it, which is None for torch.
 
     Beside the check of the graph itself, the first use of a runtime is compared with PyTorch on four random images: to
     1e-4 in each component where it computes in float32, to a cosine of 0.999 in bf16. The cache remembers it.
+    A runtime that fails, and that another one follows, is left out with a warning.
 
     Args:
-        runtime: `'torch'`, `'onnxruntime'` or `'openvino'`.
-        model: a timm model, on the CPU for the latter two.
+        runtimes: of `choose_runtimes`.
+        model: a timm model, on the CPU for all but torch.
         size: height and width of images in pixels.
         precision: `'auto'`, `'fp32'` or, for OpenVINO, `'bf16'`.
 
     Raises:
         ExportError: the graph cannot be exported.
-        RuntimeError: the runtime computes something else.
+        RuntimeError: the last runtime computes something else.
     """
+    for name in runtimes[:-1]:
+        try:
+            return name, _open(name, model, size, precision)
+        except RuntimeMismatchError as error:
+            _logger.warning('%s', error)
+    return runtimes[-1], _open(runtimes[-1], model, size, precision)
+
+
+def _open(runtime: str, model: Any, size: tuple[int, int], precision: str) -> GraphRuntime | None:
     if runtime == 'torch':
         return None
     graph = cached_graph(model, network_sha256(model), size)
     kind = {'onnxruntime': OnnxRuntime, 'openvino': OpenVino}[runtime]
     height, width = size
     opened = kind(graph, (height, width), int(model.head_hidden_size), precision, torch.get_num_threads())
-    remembered(graph, runtime, runtime, precision, lambda: _compared(opened, model, size))
+    found = remembered(graph, runtime, runtime, precision, lambda: _compared(opened, model, size))
+    in_float32 = found['precision'] == 'fp32'
+    if not (found['difference'] <= MAX_DIFFERENCE if in_float32 else found['cosine'] >= MIN_COSINE):
+        raise RuntimeMismatchError(
+            f'{runtime} in {found["precision"]} does not give the embeddings of this model: cosine '
+            f"{found['cosine']:.5f}, difference {found['difference']:.2g}; take runtime='torch', or another precision"
+        )
     return opened
 
 
@@ -268,11 +295,4 @@ def _compared(opened: GraphRuntime, model: Any, size: tuple[int, int]) -> dict[s
         images = ((pixels / 255 - mean) / std).to(next(model.parameters()).dtype)
         expected = F.normalize(network.forward_head(network.forward_features(images), pre_logits=True).float(), dim=1)
     found = Comparison(opened(pixels.numpy()), expected.numpy())
-    precision = opened.computes_in
-    in_float32 = precision == 'fp32'
-    if not (found.max_difference <= MAX_DIFFERENCE if in_float32 else found.min_cosine >= MIN_COSINE):
-        raise RuntimeError(
-            f'{opened.name} in {precision} does not give the embeddings of this model: cosine {found.min_cosine:.5f}, '
-            f"difference {found.max_difference:.2g}; take runtime='torch', or another precision"
-        )
-    return {'precision': precision, 'cosine': found.min_cosine, 'difference': found.max_difference}
+    return {'precision': opened.computes_in, 'cosine': found.min_cosine, 'difference': found.max_difference}
