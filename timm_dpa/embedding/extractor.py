@@ -86,8 +86,7 @@ class FeatureExtractor(EmbedsFrames):
         flip: embed the sum of an image and of its mirror image, each of unit length; takes twice the time.
         decoding: what image files may be: their largest size, and whether their end may be missing.
         runtime: what computes: `'torch'`; `'onnxruntime'` or `'openvino'`, on the CPU, for a model that is given by
-            name, with its weights of now; or `'auto'` for the fastest of them that is installed and gives the
-            model's embeddings, see `choose_runtimes`.
+            name, with its weights of now; or `'auto'` for the fastest of them that is installed, see `choose_runtimes`.
             Their graph is exported once, see `cached_graph`. In float32 they differ from torch by less than 1e-4.
 
     Attributes:
@@ -159,9 +158,8 @@ class FeatureExtractor(EmbedsFrames):
         self.mean, self.std = (
             torch.tensor(self.data_config[key], device=self.device).view(1, -1, 1, 1) * 255 for key in ('mean', 'std')
         )
-        wanted_runtimes = choose_runtimes(runtime, precision, self.device, by_name=bool(self.origin))
-        size_of_graph = self.data_config['input_size'][1:]
-        self.runtime, self._graph = open_runtime(wanted_runtimes, self.model, size_of_graph, precision)
+        runtimes = choose_runtimes(runtime, precision, self.device, by_name=bool(self.origin))
+        self.runtime, self._graph = open_runtime(runtimes, self.model, self.data_config['input_size'][1:], precision)
 
     @property
     def embedding_size(self) -> int:
