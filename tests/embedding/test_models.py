@@ -133,6 +133,26 @@ def test_auto_computes_in_what_was_measured_to_be_fast(monkeypatch, cpu, chosen)
     assert autocast_dtype('fp32', torch.device('cpu')) is None
 
 
+@pytest.mark.parametrize(
+    ('cpu', 'precision', 'warned'),
+    [
+        ({'architecture': 'x86_64', 'avx2': True, 'avx512_bf16': False, 'amx_bf16': False}, 'bf16', True),
+        ({'architecture': 'x86_64', 'avx2': True, 'avx512_bf16': False, 'amx_bf16': False}, 'fp32', False),
+        ({'architecture': 'x86_64', 'avx512_bf16': True, 'amx_bf16': False}, 'bf16', False),
+        ({'architecture': 'x86_64', 'avx512_bf16': True, 'avx512_fp16': False, 'amx_fp16': False}, 'fp16', True),
+        ({'architecture': 'x86_64', 'avx512_bf16': False, 'amx_fp16': True}, 'fp16', False),
+        ({'architecture': 'aarch64'}, 'bf16', False),  # named otherwise there
+        ({}, 'bf16', False),  # older versions of torch know nothing
+    ],
+)
+def test_a_precision_that_the_processor_only_emulates_is_warned_of(monkeypatch, caplog, cpu, precision, warned):
+    monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: cpu, raising=False)
+    autocast_dtype(precision, torch.device('cpu'))
+    assert ('no instructions' in caplog.text) == warned
+    autocast_dtype(precision, torch.device('meta'))
+    assert len(caplog.records) == warned
+
+
 def test_released_weights_in_bf16_give_the_embeddings_of_float32():
     crops = [draw_vehicle(identity, 0) for identity in range(12)]
     exact, rounded = (FeatureExtractor('dpa_resnet18', precision=p)(crops) for p in ('fp32', 'bf16'))

@@ -175,16 +175,34 @@ def _choose_device() -> torch.device:
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """What to compute in, None for float32; `precision` as in `FeatureExtractor`.
 
+    A processor that lacks the instructions for the precision asked for gets a warning: it emulates them slowly.
+
     Raises:
         ValueError: unknown precision.
     """
     if precision != 'auto':
         if precision not in _PRECISIONS:
             raise ValueError(f'unknown precision {precision!r}; choose auto, {", ".join(_PRECISIONS)}')
+        if device.type == 'cpu' and _is_emulated(precision):
+            _logger.warning(
+                'precision %s: this processor has no instructions for it, and computes several times slower than in '
+                "'fp32'; 'auto' takes the faster one",
+                precision,
+            )
         return _PRECISIONS[precision]
     if device.type == 'cuda':
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.bfloat16 if device.type == 'cpu' and _is_fast_in_bf16() else None
+
+
+def _is_emulated(precision: str) -> bool:
+    """Whether this CPU is known to have no instructions for a precision.
+
+    On an AMD EPYC with AVX2 only, networks reached a sixth of their rate in float32; see docs/runtimes.md.
+    """
+    cpu: dict[str, Any] = getattr(torch.cpu, 'get_capabilities', dict)()
+    instructions = (f'avx512_{precision}', f'amx_{precision}')
+    return precision != 'fp32' and cpu.get('architecture') == 'x86_64' and not any(map(cpu.get, instructions))
 
 
 def _is_fast_in_bf16() -> bool:
