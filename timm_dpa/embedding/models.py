@@ -185,8 +185,8 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
             raise ValueError(f'unknown precision {precision!r}; choose auto, {", ".join(_PRECISIONS)}')
         if device.type == 'cpu' and _is_emulated(precision):
             _logger.warning(
-                'precision %s: this processor has no instructions for it, and computes several times slower than in '
-                "'fp32'; 'auto' takes the faster one",
+                'precision %s: this processor has no instructions for it, and emulating it may be several times '
+                "slower than 'fp32'; 'auto' takes the faster one",
                 precision,
             )
         return _PRECISIONS[precision]
@@ -196,11 +196,8 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
 
 
 def _is_emulated(precision: str) -> bool:
-    """Whether this CPU is known to have no instructions for a precision.
-
-    On an AMD EPYC with AVX2 only, networks reached a sixth of their rate in float32; see docs/runtimes.md.
-    """
-    cpu: dict[str, Any] = getattr(torch.cpu, 'get_capabilities', dict)()
+    """Whether this CPU is known to have no instructions for a precision; docs/runtimes.md says what that costs."""
+    cpu = _processor()
     instructions = (f'avx512_{precision}', f'amx_{precision}')
     return precision != 'fp32' and cpu.get('architecture') == 'x86_64' and not any(map(cpu.get, instructions))
 
@@ -210,6 +207,11 @@ def _is_fast_in_bf16() -> bool:
 
     With bf16 in the AVX-512 of an Intel Xeon, a ResNet-18 reached 0.75 of its rate in float32; see docs/runtimes.md.
     """
-    cpu: dict[str, Any] = getattr(torch.cpu, 'get_capabilities', dict)()
+    cpu = _processor()
     amd = str(cpu.get('cpu_name')).startswith('AMD')
     return bool(cpu.get('amx_bf16') or (amd and cpu.get('avx512_bf16')))
+
+
+def _processor() -> dict[str, Any]:
+    """What torch knows of this CPU; older versions know less, or nothing."""
+    return getattr(torch.cpu, 'get_capabilities', dict)()
